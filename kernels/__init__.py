@@ -1,0 +1,31 @@
+"""The hot loops of an FCN, each as a NumPy definition and, beside it, a fast Numba reading of it.
+
+Kernels take and give C-contiguous arrays, activations as (N, H, W, C): channels last. Which reading
+runs is `minifcn.device`'s choice; the operations above do not ask.
+"""
+
+from minifcn.kernels.batch_norm import affine, column_sums, moments, product_sums, scale_shift
+from minifcn.kernels.conv2d import conv2d, conv2d_weight, conv_transpose2d
+from minifcn.kernels.cross_entropy import cross_entropy
+from minifcn.kernels.elementwise import relu, relu_backward
+from minifcn.kernels.max_pool2d import max_pool2d, max_unpool2d, take_pixels
+from minifcn.kernels.resample import bilinear, resample
+
+__all__ = [
+    "affine",
+    "bilinear",
+    "column_sums",
+    "conv2d",
+    "conv2d_weight",
+    "conv_transpose2d",
+    "cross_entropy",
+    "max_pool2d",
+    "max_unpool2d",
+    "moments",
+    "product_sums",
+    "relu",
+    "relu_backward",
+    "resample",
+    "scale_shift",
+    "take_pixels",
+]

@@ -1,0 +1,64 @@
+"""Loops over all elements: ReLU and the gate that is its derivative.
+
+An activation's memory is a contiguous (N, H, W, C) block whatever its view, so these loops run over
+flat memory, in the order in which it lies.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from minifcn.kernels import workspace
+from numba import njit, prange
+
+from minifcn import device
+
+BLOCK = 16384  # elements that one thread takes at a time
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    """max(x, 0); NaN stays NaN. Any shape and layout; the result has the layout of x."""
+    if device.is_reference():
+        return np.where(x < 0, x.dtype.type(0), x)
+    source = _flat(x)
+    y = workspace.empty(source.shape, x.dtype)
+    if y.size:
+        _relu_numba(source, y, BLOCK)
+    return _like(y, x)
+
+
+def relu_backward(grad: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """grad where y > 0, else 0."""
+    if device.is_reference():
+        return np.where(y > 0, grad, grad.dtype.type(0))
+    source, gate = _flat(grad), _flat(y)
+    dx = workspace.empty(source.shape, grad.dtype)
+    if dx.size:
+        _relu_backward_numba(source, gate, dx, BLOCK)
+    return _like(dx, grad)
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    """The elements as one row: (N, C, H, W) in the order N, H, W, C; a view where it can be."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1) if x.ndim == 4 else x).reshape(-1)
+
+
+def _like(flat: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Undo `_flat`: the shape of x, channels last in memory if it has four dimensions."""
+    if x.ndim != 4:
+        return flat.reshape(x.shape)
+    n, c, h, w = x.shape
+    return flat.reshape(n, h, w, c).transpose(0, 3, 1, 2)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _relu_numba(x, y, block):  # type: ignore[no-untyped-def]
+    for b in prange((x.size + block - 1) // block):
+        for i in range(b * block, min(x.size, (b + 1) * block)):
+            y[i] = 0 if x[i] < 0 else x[i]
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _relu_backward_numba(grad, y, dx, block):  # type: ignore[no-untyped-def]
+    for b in prange((y.size + block - 1) // block):
+        for i in range(b * block, min(y.size, (b + 1) * block)):
+            dx[i] = grad[i] if y[i] > 0 else 0

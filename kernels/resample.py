@@ -1,0 +1,102 @@
+"""Resampling along one axis by a sparse matrix: bilinear up-sampling, one axis after the other.
+
+    y[b, o, :] = Σⱼ A[o, j] · x[b, j, :]
+
+A bilinear interpolation weighs two neighbours, so a row of A has at most two elements. Its adjoint
+is the same loop with the transposed matrix. A is kept as three arrays (compressed rows): row o has
+the columns ``column[first[o] : first[o + 1]]`` with the weights ``weight[…]``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from minifcn.kernels import workspace
+from numba import njit, prange
+
+from minifcn import device
+
+
+class Matrix(NamedTuple):
+    """A sparse matrix by rows.
+
+    Attributes:
+        first: where each row's elements begin, (rows + 1,) int64.
+        column: their columns, int64.
+        weight: their values, float64.
+        columns: the number of columns.
+    """
+
+    first: np.ndarray
+    column: np.ndarray
+    weight: np.ndarray
+    columns: int
+
+    @property
+    def transpose(self) -> Matrix:
+        """Columns as rows: the adjoint."""
+        row = np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
+        order = np.argsort(self.column, kind="stable")
+        count = np.bincount(self.column, minlength=self.columns)
+        first = np.concatenate([[0], np.cumsum(count)])
+        return Matrix(first, row[order], self.weight[order], len(self.first) - 1)
+
+
+def bilinear(n_in: int, n_out: int, scale: float, align_corners: bool) -> Matrix:
+    """The matrix (n_out, n_in) of linear interpolation along one axis.
+
+    Args:
+        n_in: samples there are, at least 1.
+        n_out: samples wanted.
+        scale: distance between output samples, in input samples (used when not align_corners).
+        align_corners: the first and last samples of both coincide; otherwise the *edges* do, and
+            sample o lies at (o + ½)·scale − ½, held inside the input.
+    """
+    o = np.arange(n_out)
+    if align_corners:
+        position = o * ((n_in - 1) / (n_out - 1)) if n_out > 1 else np.zeros(n_out)
+    else:
+        position = np.maximum((o + 0.5) * scale - 0.5, 0.0)
+    low = np.minimum(position.astype(np.int64), n_in - 1)
+    high = np.minimum(low + 1, n_in - 1)
+    share = position - low
+    column = np.stack([low, high], axis=1).reshape(-1)
+    weight = np.stack([1.0 - share, share], axis=1).reshape(-1)
+    return Matrix(np.arange(0, 2 * n_out + 1, 2), column, weight, n_in)
+
+
+def resample(x: np.ndarray, matrix: Matrix, axis: int) -> np.ndarray:
+    """x (N, H, W, C) with axis 1 or 2 resampled by ``matrix``."""
+    rows = len(matrix.first) - 1
+    shape = (*x.shape[:axis], rows, *x.shape[axis + 1 :])
+    lead, inner = int(np.prod(x.shape[:axis])), int(np.prod(x.shape[axis + 1 :]))
+    flat = x.reshape(lead, x.shape[axis], inner)
+    if device.is_reference():
+        return _resample_numpy(flat, matrix).reshape(shape)
+    y = workspace.empty((lead, rows, inner), x.dtype)
+    if y.size:
+        weight = matrix.weight.astype(x.dtype)
+        _resample_numba(flat, matrix.first, matrix.column, weight, y)
+    return y.reshape(shape)
+
+
+def _resample_numpy(x: np.ndarray, matrix: Matrix) -> np.ndarray:
+    dense = np.zeros((len(matrix.first) - 1, matrix.columns), x.dtype)
+    row = np.repeat(np.arange(len(dense)), np.diff(matrix.first))
+    np.add.at(dense, (row, matrix.column), matrix.weight)
+    return dense @ x
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _resample_numba(x, first, column, weight, y):  # type: ignore[no-untyped-def]
+    b, rows, inner = y.shape
+    for line in prange(b * rows):
+        i = line // rows
+        o = line - i * rows
+        target = y[i, o]
+        target[:] = 0
+        for j in range(first[o], first[o + 1]):
+            source, w = x[i, column[j]], weight[j]
+            for e in range(inner):
+                target[e] += w * source[e]

@@ -1,0 +1,20 @@
+"""The three ways in which minifcn says no. Each message names what was found and the mend."""
+
+
+class InputError(ValueError):
+    """What the user gave (a file, a folder, an option) cannot be used.
+
+    The message is one sentence that names the file or the argument, the value found, what was
+    wanted, and the mend. The command line prints it as it is and exits with code 2.
+    """
+
+
+class ShapeError(ValueError):
+    """An operation was given an array of the wrong shape or dtype.
+
+    The message names the operation, the argument, the shape found and the shape wanted.
+    """
+
+
+class GraphError(RuntimeError):
+    """The graph of operations cannot be differentiated as asked: freed, not scalar, overwritten."""

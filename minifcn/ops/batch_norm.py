@@ -1,0 +1,148 @@
+"""Batch normalisation: each channel to mean 0, variance 1 over the batch; then scaled and shifted.
+
+    y = γ · (x − μ) / √(σ² + ε) + β        μ, σ² over the m = N·H·W pixels of a channel
+
+Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minifcn import kernels
+from minifcn.errors import ShapeError
+from minifcn.ops.layout import channels_first, channels_last, is_picture
+from minifcn.tensor import Function, Tensor, is_grad_enabled
+
+
+class BatchNorm(Function):
+    """With x̂ = (x − μ)/√(σ² + ε):  dx = γ/√(σ² + ε) · (g − mean(g) − x̂ · mean(g·x̂)).
+
+    The two means are there because x moves μ and σ² too. Settings: ``eps``. After `forward`,
+    ``mean`` and ``variance`` (C,) hold the batch's own statistics, in float64.
+    """
+
+    def __init__(self, eps: float) -> None:
+        self.eps = eps
+
+    def forward(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        rows = channels_last(x)
+        flat = rows.reshape(-1, x.shape[1])
+        self.mean, self.variance = kernels.moments(flat)
+        self.rate = 1.0 / np.sqrt(self.variance + self.eps)
+        scale = weight * self.rate
+        y = kernels.scale_shift(flat, scale, bias - self.mean * scale)
+        return channels_first(y.reshape(rows.shape))
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, _ = self.inputs
+        if is_grad_enabled():
+            return self._recorded(x, weight, grad)
+        rows = channels_last(grad.data)
+        g, flat = rows.reshape(-1, x.shape[1]), channels_last(x.data).reshape(-1, x.shape[1])
+        m = len(g)
+        sums, products = kernels.product_sums(g, flat, np.zeros(x.shape[1]), self.mean)
+        d_weight = products * self.rate
+        dx = None
+        if self.needs[0]:  # g·a − x·b·… gathered into one affine map of (g, x) a channel
+            scale = weight.data * self.rate
+            slope = -scale * d_weight * self.rate / m
+            shift = -scale * sums / m - slope * self.mean
+            dx = Tensor(
+                channels_first(kernels.affine(g, flat, scale, slope, shift).reshape(rows.shape))
+            )
+        dtype = weight.dtype
+        return dx, Tensor(d_weight.astype(dtype)), Tensor(sums.astype(dtype))
+
+    def _recorded(self, x: Tensor, weight: Tensor, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The same, in operations that can be differentiated again."""
+        over = (0, 2, 3)
+        centred = x - x.mean(over, keepdim=True)
+        rate = 1.0 / ((centred * centred).mean(over, keepdim=True) + self.eps).sqrt()
+        normal = centred * rate
+        mean_g, mean_gx = grad.mean(over, keepdim=True), (grad * normal).mean(over, keepdim=True)
+        scale = weight.reshape(1, -1, 1, 1) * rate
+        return (
+            scale * (grad - mean_g - normal * mean_gx),
+            (grad * normal).sum(over),
+            grad.sum(over),
+        )
+
+
+class ScaleShift(Function):
+    """scale[c] · x + shift[c]: batch normalisation with fixed statistics."""
+
+    def forward(self, x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        rows = channels_last(x)
+        y = kernels.scale_shift(rows.reshape(-1, x.shape[1]), scale, shift)
+        return channels_first(y.reshape(rows.shape))
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, _ = self.inputs
+        over = (0, 2, 3)
+        return (
+            grad * scale.reshape(1, -1, 1, 1) if self.needs[0] else None,
+            (grad * x).sum(over) if self.needs[1] else None,
+            grad.sum(over) if self.needs[2] else None,
+        )
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: np.ndarray | None,
+    running_var: np.ndarray | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Batch normalisation over N, H and W.
+
+    Args:
+        x: (N, C, H, W).
+        running_mean: (C,), moved towards the batch's mean by ``momentum`` when training.
+        running_var: (C,), likewise, towards the *unbiased* variance (÷ m − 1), as in PyTorch.
+        weight: γ (C,); 1 if left out.
+        bias: β (C,); 0 if left out.
+        training: use the batch's own statistics; otherwise the running ones.
+        momentum: how far the running statistics move, 0 … 1.
+        eps: added to the variance.
+
+    Returns:
+        (N, C, H, W).
+    """
+    is_picture("batch_norm", x)
+    c = x.shape[1]
+    given = {
+        "running_mean": running_mean,
+        "running_var": running_var,
+        "weight": weight,
+        "bias": bias,
+    }
+    for name, value in given.items():
+        if value is not None and value.shape != (c,):
+            raise ShapeError(f"batch_norm: {name} has shape {value.shape}, wanted ({c},)")
+    weight = Tensor(np.ones(c, x.dtype)) if weight is None else weight
+    bias = Tensor(np.zeros(c, x.dtype)) if bias is None else bias
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ShapeError(
+                "batch_norm: running_mean and running_var are wanted when not training"
+            )
+        rate = Tensor((1.0 / np.sqrt(running_var.astype(np.float64) + eps)).astype(x.dtype))
+        scale = weight * rate
+        return ScaleShift()(x, scale, bias - scale * Tensor(running_mean.astype(x.dtype)))
+    m = x.numel() // max(c, 1)
+    if m < 2:
+        raise ShapeError(
+            f"batch_norm: input of shape {x.shape} has {m} value(s) a channel, wanted 2 or more to "
+            "take a variance of; use a larger batch or picture, or eval()"
+        )
+    norm = BatchNorm(eps)
+    y = norm(x, weight, bias)
+    if running_mean is not None:
+        running_mean += momentum * (norm.mean - running_mean)
+    if running_var is not None:
+        running_var += momentum * (norm.variance * (m / (m - 1)) - running_var)
+    return y

@@ -1,0 +1,235 @@
+"""Convolution and transposed convolution: each is the other's input gradient.
+
+With x (N, C, H, W), w (K, C, R, S) and y (N, K, P, Q), a convolution is linear in x and in w. Its
+three faces are one trilinear form T(x, w, g) = Σ g · conv2d(x, w), differentiated once:
+
+    by g:  conv2d(x, w)                 y
+    by x:  conv_transpose2d(g, w)       dL/dx
+    by w:  conv2d_weight(x, g)          dL/dw
+
+so the backward of each is made of the other two, and derivatives of any order come out.
+
+Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minifcn import geometry, kernels
+from minifcn.errors import ShapeError
+from minifcn.ops.layout import Pair, channels_first, channels_last, is_picture, pair
+from minifcn.tensor import Function, Tensor
+
+
+class Settings(NamedTuple):
+    """What all three faces share."""
+
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: int
+
+
+class Conv2d(Function):
+    """y[n, k, p, q] = b[k] + Σ x[n, c, p·stride + r·dilation − padding, …] · w[k, c, r, s]."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def forward(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        stride, padding, dilation, groups = self.settings
+        axes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+        p, q = (geometry.conv_output_size(*axis) for axis in axes)
+        y = kernels.conv2d(
+            channels_last(x), weight, bias, stride, padding, dilation, groups, (p, q)
+        )
+        return channels_first(y)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, _ = self.inputs
+        return (
+            ConvTranspose2d(self.settings, x.shape[2:])(grad, weight, None)
+            if self.needs[0]
+            else None,
+            Conv2dWeight(self.settings, weight.shape[2:])(x, grad) if self.needs[1] else None,
+            ChannelSum()(grad) if self.needs[2] else None,
+        )
+
+
+class ConvTranspose2d(Function):
+    """The adjoint of `Conv2d` in x: every output pixel gives back through the taps that read it."""
+
+    def __init__(self, settings: Settings, size: Pair) -> None:
+        self.settings, self.size = settings, size
+
+    def forward(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        y = kernels.conv_transpose2d(channels_last(x), weight, bias, *self.settings, self.size)
+        return channels_first(y)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, _ = self.inputs
+        return (
+            Conv2d(self.settings)(grad, weight, None) if self.needs[0] else None,
+            Conv2dWeight(self.settings, weight.shape[2:])(grad, x) if self.needs[1] else None,
+            ChannelSum()(grad) if self.needs[2] else None,
+        )
+
+
+class Conv2dWeight(Function):
+    """The adjoint of `Conv2d` in w: dw[k, c, r, s] = Σ_{n, p, q} x[n, c, …] · g[n, k, p, q]."""
+
+    def __init__(self, settings: Settings, kernel: Pair) -> None:
+        self.settings, self.kernel = settings, kernel
+
+    def forward(self, x: np.ndarray, grad: np.ndarray) -> np.ndarray:
+        return kernels.conv2d_weight(
+            channels_last(x), channels_last(grad), self.kernel, *self.settings
+        )
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, g = self.inputs
+        return (
+            ConvTranspose2d(self.settings, x.shape[2:])(g, grad, None) if self.needs[0] else None,
+            Conv2d(self.settings)(x, grad, None) if self.needs[1] else None,
+        )
+
+
+class ChannelSum(Function):
+    """Σ over N, H and W: the gradient of a bias."""
+
+    keeps = ()
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        self.input_shape = x.shape
+        return kernels.column_sums(channels_last(x).reshape(-1, x.shape[1]))
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (grad.reshape(1, -1, 1, 1).expand(self.input_shape),)
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Two-dimensional convolution (cross-correlation, as in all frameworks), padded with zeros.
+
+    Args:
+        x: (N, C, H, W).
+        weight: (K, C/groups, R, S).
+        bias: (K,) or None.
+        stride: pixels between output positions.
+        padding: rows (columns) of zeros on each side of x.
+        dilation: pixels between the kernel's taps.
+        groups: the channels fall into so many groups; each sees its own filters.
+
+    Returns:
+        (N, K, P, Q) with P = ⌊(H + 2·padding − dilation·(R − 1) − 1)/stride⌋ + 1.
+
+    Raises:
+        ShapeError: if the shapes do not fit each other or a kernel does not fit the padded input.
+    """
+    settings = _settings("conv2d", stride, padding, dilation, groups)
+    _check("conv2d", x, weight, groups)
+    k, c = weight.shape[:2]
+    if x.shape[1] != c * groups:
+        raise ShapeError(
+            f"conv2d: input has {x.shape[1]} channels (shape {x.shape}), but weight of shape "
+            f"{weight.shape} with groups={groups} wants {c * groups}"
+        )
+    if k % groups:
+        raise ShapeError(f"conv2d: weight has {k} filters, which groups={groups} does not divide")
+    _check_bias("conv2d", bias, k)
+    try:
+        return Conv2d(settings)(x, weight, bias)
+    except ShapeError as error:
+        raise ShapeError(f"conv2d: {error}") from None
+
+
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> Tensor:
+    """Transposed convolution ("deconvolution"): the adjoint of `conv2d` with the same settings.
+
+    Args:
+        x: (N, C, P, Q).
+        weight: (C, K/groups, R, S).
+        bias: (K,) or None.
+        stride: by how much the picture grows.
+        padding: rows (columns) cut off each side of the result.
+        output_padding: which of the sizes that a convolution of this stride shrinks alike is meant.
+        groups: the channels fall into so many groups.
+        dilation: pixels between the kernel's taps.
+
+    Returns:
+        (N, K, H, W) with H = (P − 1)·stride − 2·padding + dilation·(R − 1) + output_padding + 1.
+
+    Raises:
+        ShapeError: if the shapes do not fit each other or nothing would be left.
+    """
+    name = "conv_transpose2d"
+    settings = _settings(name, stride, padding, dilation, groups)
+    extra = pair(name, "output_padding", output_padding)
+    _check(name, x, weight, groups)
+    if x.shape[1] != weight.shape[0]:
+        raise ShapeError(
+            f"{name}: input has {x.shape[1]} channels (shape {x.shape}), but weight of shape "
+            f"{weight.shape} wants {weight.shape[0]}"
+        )
+    if x.shape[1] % groups:
+        raise ShapeError(f"{name}: input has {x.shape[1]} channels, which groups={groups} splits")
+    _check_bias(name, bias, weight.shape[1] * groups)
+    axes = zip(x.shape[2:], weight.shape[2:], settings.stride, settings.padding, extra)
+    try:
+        h, w = (
+            geometry.conv_transpose_output_size(*axis, d)
+            for axis, d in zip(axes, settings.dilation)
+        )
+    except ShapeError as error:
+        raise ShapeError(f"{name}: {error}") from None
+    return ConvTranspose2d(settings, (h, w))(x, weight, bias)
+
+
+def _settings(op: str, stride: Any, padding: Any, dilation: Any, groups: int) -> Settings:
+    if groups < 1:
+        raise ShapeError(f"{op}: groups is {groups}, wanted 1 or more")
+    settings = Settings(
+        pair(op, "stride", stride),
+        pair(op, "padding", padding),
+        pair(op, "dilation", dilation),
+        groups,
+    )
+    for name, value, least in zip(settings._fields, settings[:3], (1, 0, 1)):
+        if min(value) < least:
+            raise ShapeError(f"{op}: {name} is {value}, wanted {least} or more")
+    return settings
+
+
+def _check(op: str, x: Tensor, weight: Tensor, groups: int) -> None:
+    is_picture(op, x)
+    if weight.ndim != 4 or 0 in weight.shape:
+        raise ShapeError(f"{op}: weight has shape {weight.shape}, wanted four lengths of 1 or more")
+    if weight.dtype != x.dtype:
+        raise ShapeError(
+            f"{op}: input is {x.dtype} and weight {weight.dtype}; convert one with .to(...)"
+        )
+
+
+def _check_bias(op: str, bias: Tensor | None, k: int) -> None:
+    if bias is not None and bias.shape != (k,):
+        raise ShapeError(f"{op}: bias has shape {bias.shape}, wanted ({k},), one a filter")

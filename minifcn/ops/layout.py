@@ -1,0 +1,56 @@
+"""Between the shape a user sees, (N, C, H, W), and the memory a kernel reads, (N, H, W, C)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minifcn import geometry
+from minifcn.errors import ShapeError
+from minifcn.tensor import Tensor
+
+Pair = tuple[int, int]
+
+
+def channels_last(x: np.ndarray) -> np.ndarray:
+    """(N, C, H, W) → contiguous (N, H, W, C); no copy if the memory lies so already."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+
+def channels_first(y: np.ndarray) -> np.ndarray:
+    """(N, H, W, C) → the view (N, C, H, W)."""
+    return y.transpose(0, 3, 1, 2)
+
+
+def pair(op: str, name: str, value: int | Sequence[int]) -> Pair:
+    """A setting given as one number for both axes, or as (vertical, horizontal)."""
+    both = (value, value) if isinstance(value, int | np.integer) else tuple(value)
+    if len(both) != 2:
+        raise ShapeError(f"{op}: {name} is {value}, wanted one number or (vertical, horizontal)")
+    return int(both[0]), int(both[1])
+
+
+def is_picture(op: str, x: Tensor, name: str = "input") -> None:
+    """Refuse what is not a floating (N, C, H, W)."""
+    if x.ndim != 4:
+        raise ShapeError(
+            f"{op}: {name} has shape {x.shape}, wanted (N, C, H, W); "
+            "add the missing dimension with unsqueeze(0)"
+        )
+    if not np.issubdtype(x.dtype, np.floating):
+        raise ShapeError(
+            f"{op}: {name} has dtype {x.dtype}, wanted float32 or float64; use .to(...)"
+        )
+
+
+def pooled(
+    op: str, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil: bool
+) -> Pair:
+    """The output size of a pooling, with the operation's name on any complaint."""
+    settings = zip(size, kernel, stride, padding, dilation)
+    try:
+        p, q = (geometry.pool_output_size(*axis, ceil_mode=ceil) for axis in settings)
+    except ShapeError as error:
+        raise ShapeError(f"{op}: {error}") from None
+    return p, q

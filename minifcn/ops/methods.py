@@ -1,0 +1,62 @@
+"""Tensor's operators and methods: each one is the operation of that name."""
+
+from minifcn import graph
+from minifcn.ops import arithmetic, matmul, pointwise, reduction, shape
+from minifcn.tensor import Cast, Tensor
+
+
+def _to(x: Tensor, dtype: object) -> Tensor:
+    """The values in another dtype."""
+    return Cast(dtype)(x)
+
+
+def _clone(x: Tensor) -> Tensor:
+    """A copy with memory of its own, in the graph."""
+    return arithmetic.mul(x, 1)
+
+
+Tensor.backward = graph.backward
+Tensor.__add__ = arithmetic.add
+Tensor.__radd__ = lambda a, b: arithmetic.add(b, a)
+Tensor.__sub__ = arithmetic.sub
+Tensor.__rsub__ = lambda a, b: arithmetic.sub(b, a)
+Tensor.__mul__ = arithmetic.mul
+Tensor.__rmul__ = lambda a, b: arithmetic.mul(b, a)
+Tensor.__truediv__ = arithmetic.div
+Tensor.__rtruediv__ = lambda a, b: arithmetic.div(b, a)
+Tensor.__pow__ = arithmetic.power
+Tensor.__neg__ = arithmetic.neg
+Tensor.__matmul__ = matmul.matmul
+Tensor.__getitem__ = shape.index
+Tensor.__lt__ = arithmetic.less
+Tensor.__le__ = arithmetic.less_equal
+Tensor.__gt__ = lambda a, b: arithmetic.less(b, a)
+Tensor.__ge__ = lambda a, b: arithmetic.less_equal(b, a)
+Tensor.__eq__ = arithmetic.equal  # type: ignore[method-assign,assignment]
+Tensor.__ne__ = lambda a, b: Tensor(~arithmetic.equal(a, b).data)  # type: ignore
+
+Tensor.abs = pointwise.absolute
+Tensor.exp = pointwise.exp
+Tensor.log = pointwise.log
+Tensor.sqrt = pointwise.sqrt
+Tensor.tanh = pointwise.tanh
+Tensor.sigmoid = pointwise.sigmoid
+Tensor.clamp = pointwise.clamp
+
+Tensor.sum = reduction.total
+Tensor.mean = reduction.mean
+Tensor.var = reduction.var
+Tensor.max = reduction.maximum_along
+Tensor.min = reduction.minimum_along
+Tensor.argmax = reduction.argmax
+Tensor.expand = reduction.expand
+
+Tensor.reshape = shape.reshape
+Tensor.flatten = shape.flatten
+Tensor.permute = shape.permute
+Tensor.transpose = shape.transpose
+Tensor.squeeze = shape.squeeze
+Tensor.unsqueeze = shape.unsqueeze
+
+Tensor.to = _to
+Tensor.clone = _clone

@@ -1,0 +1,202 @@
+"""Functions of one element at a time: exp, log, sqrt, abs, tanh, sigmoid, clamp, relu, dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minifcn import kernels
+from minifcn.errors import InputError, ShapeError
+from minifcn.ops.arithmetic import mul
+from minifcn.tensor import Function, Tensor
+
+
+class Exp(Function):
+    """eˣ, its own derivative."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        return np.exp(x)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (grad * exp(self.inputs[0]),)
+
+
+class Log(Function):
+    """ln x. d/dx = 1/x."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        return np.log(x)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (grad / self.inputs[0],)
+
+
+class Sqrt(Function):
+    """√x. d/dx = 1/(2√x)."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        return np.sqrt(x)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (grad / (sqrt(self.inputs[0]) * 2.0),)
+
+
+class Abs(Function):
+    """|x|. d/dx = sign(x), 0 at 0 as in PyTorch."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        return np.abs(x)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (grad * Tensor(np.sign(self.inputs[0].data)),)
+
+
+class Tanh(Function):
+    """tanh x. d/dx = 1 − tanh²x."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        return np.tanh(x)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        y = tanh(self.inputs[0])
+        return (grad * (1.0 - y * y),)
+
+
+class Sigmoid(Function):
+    """σ(x) = 1/(1 + e⁻ˣ). d/dx = σ(1 − σ)."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        e = np.exp(-np.abs(x))  # at most 1: it cannot overflow, and no digit is lost in either tail
+        return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        y = sigmoid(self.inputs[0])
+        return (grad * (y * (1.0 - y)),)
+
+
+class Clamp(Function):
+    """x held between two bounds. The gradient passes where x lies within them, bounds included."""
+
+    def __init__(self, low: float | None, high: float | None) -> None:
+        self.low, self.high = low, high
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        return np.clip(x, self.low, self.high)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x = self.inputs[0].data
+        inside = np.ones(x.shape, bool)
+        if self.low is not None:
+            inside &= x >= self.low
+        if self.high is not None:
+            inside &= x <= self.high
+        return (grad * Tensor(inside.astype(grad.dtype)),)
+
+
+class ReLU(Function):
+    """max(x, 0). The gradient passes where the result is positive; 0 at 0.
+
+    Backward needs the sign of the result only, which the next layer keeps anyway.
+    """
+
+    keeps = ()
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        self.positive = kernels.relu(x)
+        return self.positive
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (Gate(self.positive)(grad),)
+
+
+class Gate(Function):
+    """The gradient where ``positive`` > 0, else 0: linear in the gradient, and its own adjoint."""
+
+    keeps = ()
+
+    def __init__(self, positive: np.ndarray) -> None:
+        self.positive = positive
+
+    def forward(self, grad: np.ndarray) -> np.ndarray:
+        return kernels.relu_backward(grad, self.positive)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (Gate(self.positive)(grad),)
+
+
+def exp(x: Tensor) -> Tensor:
+    """eˣ, element by element."""
+    return Exp()(x)
+
+
+def log(x: Tensor) -> Tensor:
+    """The natural logarithm, element by element."""
+    return Log()(x)
+
+
+def sqrt(x: Tensor) -> Tensor:
+    """The square root, element by element."""
+    return Sqrt()(x)
+
+
+def absolute(x: Tensor) -> Tensor:
+    """|x|, element by element."""
+    return Abs()(x)
+
+
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent, element by element."""
+    return Tanh()(x)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1/(1 + e⁻ˣ), element by element."""
+    return Sigmoid()(x)
+
+
+def clamp(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
+    """x held between ``min`` and ``max``; leave one out for no bound on that side."""
+    if min is None and max is None:
+        raise InputError("clamp: neither min nor max is given; give at least one")
+    return Clamp(min, max)(x)
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0), element by element. NaN stays NaN."""
+    return ReLU()(x)
+
+
+def dropout(
+    x: Tensor, p: float = 0.5, training: bool = True, generator: np.random.Generator | None = None
+) -> Tensor:
+    """Each element 0 with probability ``p``, else divided by 1 − p; the identity when not training.
+
+    Args:
+        x: any floating Tensor.
+        p: the probability to drop, 0 ≤ p ≤ 1.
+        training: drop, or pass x through.
+        generator: where the draws come from; wanted when training with p > 0.
+
+    Source: Srivastava et al. 2014, in the scaled ("inverted") form that PyTorch uses.
+    """
+    if not 0.0 <= p <= 1.0:
+        raise InputError(f"dropout: p is {p}, wanted a probability from 0 to 1")
+    if not training or p == 0.0:
+        return x
+    if generator is None:
+        raise InputError("dropout: no generator; pass generator=numpy.random.default_rng(seed)")
+    if not np.issubdtype(x.dtype, np.floating):
+        raise ShapeError(f"dropout: input has dtype {x.dtype}, wanted a floating dtype")
+    return mul(x, Tensor(_mask(x.data, p, generator)))
+
+
+def _mask(x: np.ndarray, p: float, generator: np.random.Generator) -> Any:
+    """0 or 1/(1 − p), drawn in the order of memory so that it has the layout of ``x``."""
+    kept = np.empty_like(x)
+    scale = 0.0 if p == 1.0 else 1.0 / (1.0 - p)
+    memory_order = kept.transpose(0, 2, 3, 1) if x.ndim == 4 else kept
+    memory_order[...] = (generator.random(memory_order.shape, np.float32) >= p) * x.dtype.type(
+        scale
+    )
+    return kept

@@ -1,0 +1,372 @@
+"""Tensors that remember how they were made.
+
+A `Function` is one operation applied once: it computes an array in ``forward`` and, in
+``backward``, turns the gradient of its result into the gradients of its inputs. Because
+``backward`` is written in Tensor operations, it can be recorded in turn, and the gradient of a
+gradient comes free. `minifcn.graph` walks the graph.
+
+The graph points from results to inputs: a Tensor knows the Function that made it (its creator), and
+a Function knows the nodes that its inputs came from. It keeps an input's *values* only where its
+``backward`` reads them (`Function.keeps`), so that memory is not held for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minifcn.errors import GraphError, ShapeError
+
+_grad_enabled = True
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations are being recorded."""
+    return _grad_enabled
+
+
+@contextmanager
+def set_grad_enabled(enabled: bool) -> Iterator[None]:
+    """Record operations, or not, inside the block."""
+    global _grad_enabled
+    before, _grad_enabled = _grad_enabled, enabled
+    try:
+        yield
+    finally:
+        _grad_enabled = before
+
+
+def no_grad() -> Any:
+    """Inside the block nothing is recorded: for prediction, and for changing parameters."""
+    return set_grad_enabled(False)
+
+
+def enable_grad() -> Any:
+    """Inside the block operations are recorded again, within an outer `no_grad`."""
+    return set_grad_enabled(True)
+
+
+class Tensor:
+    """An array, and what is needed to differentiate through it.
+
+    Args:
+        data: anything `numpy.asarray` takes. An activation has the shape (N, C, H, W); its memory
+            is channels-last: ``data`` is a transposed view of a contiguous (N, H, W, C) array.
+        requires_grad: whether `backward` shall leave a gradient here. Floating dtypes only.
+
+    Attributes:
+        data: the array itself, of any dtype and shape.
+        grad: the gradient, a Tensor of the same shape, or None before `backward`.
+    """
+
+    __slots__ = (
+        "data",
+        "requires_grad",
+        "grad",
+        "_creator",  # the Function that made it, or None
+        "_clock",  # [number of changes in place], one list for all views of one memory
+        "_owned",  # whether backward allocated the memory for this gradient alone
+        "__weakref__",
+    )
+    __array_ufunc__ = None  # so that `array + tensor` asks the Tensor, not NumPy
+    __hash__ = object.__hash__
+
+    data: np.ndarray
+    requires_grad: bool
+    grad: Tensor | None
+    _creator: Function | None
+    _clock: list[int]
+    _owned: bool
+
+    # The operators and methods below are bound by minifcn.ops.methods, a floor higher, so that this
+    # file needs to know no operation; backward is minifcn.graph.backward.
+    backward: Callable[..., None]
+    __add__: Callable[..., Tensor]
+    __radd__: Callable[..., Tensor]
+    __sub__: Callable[..., Tensor]
+    __rsub__: Callable[..., Tensor]
+    __mul__: Callable[..., Tensor]
+    __rmul__: Callable[..., Tensor]
+    __truediv__: Callable[..., Tensor]
+    __rtruediv__: Callable[..., Tensor]
+    __pow__: Callable[..., Tensor]
+    __neg__: Callable[..., Tensor]
+    __matmul__: Callable[..., Tensor]
+    __getitem__: Callable[..., Tensor]
+    __lt__: Callable[..., Tensor]
+    __le__: Callable[..., Tensor]
+    __gt__: Callable[..., Tensor]
+    __ge__: Callable[..., Tensor]
+    abs: Callable[..., Tensor]
+    exp: Callable[..., Tensor]
+    log: Callable[..., Tensor]
+    sqrt: Callable[..., Tensor]
+    tanh: Callable[..., Tensor]
+    sigmoid: Callable[..., Tensor]
+    clamp: Callable[..., Tensor]
+    sum: Callable[..., Tensor]
+    mean: Callable[..., Tensor]
+    max: Callable[..., Tensor]
+    min: Callable[..., Tensor]
+    var: Callable[..., Tensor]
+    argmax: Callable[..., Tensor]
+    reshape: Callable[..., Tensor]
+    flatten: Callable[..., Tensor]
+    transpose: Callable[..., Tensor]
+    permute: Callable[..., Tensor]
+    squeeze: Callable[..., Tensor]
+    unsqueeze: Callable[..., Tensor]
+    expand: Callable[..., Tensor]
+    to: Callable[..., Tensor]
+    clone: Callable[..., Tensor]
+
+    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        if isinstance(data, Tensor):
+            data = data.data
+        self.data = np.asarray(data)
+        if requires_grad and not np.issubdtype(self.data.dtype, np.floating):
+            raise ShapeError(
+                f"Tensor: requires_grad needs a floating dtype, found {self.data.dtype}; "
+                "convert it first, for example with .astype(numpy.float32)"
+            )
+        self.requires_grad = requires_grad
+        self.grad = None
+        self._creator = None
+        self._clock = [0]
+        self._owned = False
+
+    # -- what it is --------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of the dimensions."""
+        return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The NumPy dtype of the elements."""
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return self.data.ndim
+
+    @property
+    def node(self) -> Function | Tensor:
+        """Its place in the graph: the Function that made it; a leaf stands for itself."""
+        return self if self._creator is None else self._creator
+
+    @property
+    def is_leaf(self) -> bool:
+        """True if no recorded operation made it: parameters, inputs, constants."""
+        return self._creator is None
+
+    @property
+    def T(self) -> Tensor:
+        """The transpose of a matrix: the dimensions in reverse order."""
+        return self.permute(*range(self.ndim)[::-1])
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return self.data.size
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the length of dimension ``dim``."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __repr__(self) -> str:
+        body = np.array2string(self.data, separator=", ", prefix="Tensor(", precision=4)
+        if self._creator is not None:
+            return f"Tensor({body}, made by {self._creator.name})"
+        return f"Tensor({body}{', requires_grad=True' if self.requires_grad else ''})"
+
+    def numpy(self) -> np.ndarray:
+        """The array on the host, sharing memory with this Tensor."""
+        return self.data
+
+    def item(self) -> Any:
+        """The only element, as a Python number."""
+        if self.data.size != 1:
+            raise ShapeError(
+                f"item: a Tensor of shape {self.shape} has {self.data.size} elements, wanted 1; "
+                "reduce it first (.sum(), .mean()) or index one element"
+            )
+        return self.data.item()
+
+    def detach(self) -> Tensor:
+        """The same values in the same memory, cut off from the graph."""
+        same = Tensor(self.data)
+        same._clock = self._clock
+        return same
+
+    # -- derivatives -------------------------------------------------------------------------------
+
+    def retain_grad(self) -> None:
+        """Ask `backward` to leave a gradient here, although an operation made this Tensor."""
+        if self._creator is not None:
+            self._creator.result = self
+
+    # -- changes in place --------------------------------------------------------------------------
+
+    @property
+    def _version(self) -> int:
+        """How often the memory was changed in place, through this Tensor or a view of it."""
+        return self._clock[0]
+
+    @_version.setter
+    def _version(self, number: int) -> None:
+        self._clock[0] = number
+
+    def _change(self, what: str) -> np.ndarray:
+        if _grad_enabled and (self.requires_grad or self._creator is not None):
+            raise GraphError(
+                f"{what}: a Tensor that takes part in a graph cannot be changed in place while "
+                "operations are recorded; do it under `with minifcn.no_grad():`, or build a new one"
+            )
+        self._version += 1
+        return self.data
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._change("x[...] = value")[_array(index)] = _array(value)
+
+    def copy_(self, source: Any) -> Tensor:
+        """Overwrite the values, under `no_grad`."""
+        self._change("copy_")[...] = _array(source)
+        return self
+
+    def add_(self, other: Any, alpha: float = 1.0) -> Tensor:
+        """Add ``alpha · other`` in place, under `no_grad`."""
+        data = self._change("add_")
+        data += _array(other) if alpha == 1.0 else _array(other) * data.dtype.type(alpha)
+        return self
+
+    def mul_(self, other: Any) -> Tensor:
+        """Multiply in place, under `no_grad`."""
+        data = self._change("mul_")
+        data *= _array(other)
+        return self
+
+    def fill_(self, value: float) -> Tensor:
+        """Set every element to ``value``, under `no_grad`."""
+        self._change("fill_")[...] = value
+        return self
+
+    def zero_(self) -> Tensor:
+        """Set every element to zero, under `no_grad`."""
+        return self.fill_(0)
+
+
+def _array(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_array(part) for part in value)
+    return value.data if isinstance(value, Tensor) else value
+
+
+class Function:
+    """One operation, applied once: a node of the graph.
+
+    A subclass takes its settings in ``__init__`` and defines::
+
+        forward(self, *arrays) -> array              # NumPy in, NumPy out; may save on self
+        backward(self, grad) -> tuple of gradients   # Tensors in, Tensors or None out
+
+    and is applied by calling the instance on Tensors. ``self.inputs[i]`` is input i as a Tensor
+    (only those listed in ``keeps``); ``self.needs[i]`` says whether a gradient for it is wanted.
+    """
+
+    #: which inputs ``backward`` reads: all of them (None), or those with these positions
+    keeps: tuple[int, ...] | None = None
+
+    used = False
+    needs: tuple[bool, ...]
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        """Run ``forward`` and, if a gradient may be asked for, join the graph."""
+        if self.used:
+            raise GraphError(
+                f"{self.name}: this instance was applied before, and holds what that application "
+                "saved; make a new one for each application"
+            )
+        self.used = True
+        tensors = [x if x is None or isinstance(x, Tensor) else Tensor(x) for x in inputs]
+        output = Tensor(self.forward(*(None if x is None else x.data for x in tensors)))
+        for x in tensors:
+            if x is not None and np.may_share_memory(output.data, x.data):  # a view
+                output._clock = x._clock
+        if _grad_enabled and any(x is not None and x.requires_grad for x in tensors):
+            self.needs = tuple(x is not None and x.requires_grad for x in tensors)
+            self.nodes = [None if x is None or not x.requires_grad else x.node for x in tensors]
+            kept = range(len(tensors)) if self.keeps is None else self.keeps
+            self._kept = [x if i in kept else None for i, x in enumerate(tensors)]
+            self._versions = [-1 if x is None else x._version for x in self._kept]
+            self.shape, self.dtype = output.shape, output.dtype
+            self.result: Tensor | None = None
+            output.requires_grad = True
+            output._creator = self
+        return output
+
+    def forward(self, *arrays: Any) -> Any:
+        """The result, from arrays."""
+        raise NotImplementedError
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of each input, from the gradient of the result."""
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """The operation's name, for messages."""
+        return type(self).__name__
+
+    @property
+    def freed(self) -> bool:
+        """Whether an earlier backward gave the saved values back."""
+        return self.used and "nodes" not in self.__dict__
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The inputs that were kept. Reading one that was changed since is an error."""
+        for i, (x, version) in enumerate(zip(self._kept, self._versions, strict=True)):
+            if x is not None and x._version != version:
+                raise GraphError(
+                    f"{self.name}.backward: its input {i}, of shape {x.shape}, was changed in "
+                    f"place after the operation used it (version {x._version}, wanted {version}); "
+                    "run backward before the change, or change a .clone()"
+                )
+        return self._kept
+
+    def free(self) -> None:
+        """Give back all that was saved: the graph behind this node cannot be walked again."""
+        self.__dict__.clear()
+        self.used = True
+
+
+class Cast(Function):
+    """The same numbers in another dtype; the gradient goes back in the first one."""
+
+    keeps = ()
+
+    def __init__(self, dtype: Any) -> None:
+        self.to_dtype = np.dtype(dtype)
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """x in the wanted dtype, its memory in the same order."""
+        self.input_dtype = x.dtype
+        return x.astype(self.to_dtype)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient in the input's dtype."""
+        return (Cast(self.input_dtype)(grad),)
