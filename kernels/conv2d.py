@@ -3,9 +3,10 @@
     y[n, p, q, k] = b[k] + Σ_{r, s, c} x[n, p·stride + r·dilation − padding, …, c] · w[k, c, r, s]
 
 The pixels under the kernel, laid out as one row an output pixel (im2col), make this a matrix
-product of (pixels, R·S·C) with (R·S·C, K). The whole column matrix would be R·S times the activation (1.05
-GiB for VGG's conv1_2 at 500×500); so it is made a *panel* of some rows at a time, each small enough
-to stay in the cache that its thread works in, multiplied at once, and overwritten by the next.
+product of (pixels, R·S·C) with (R·S·C, K). The whole column matrix would be R·S times the
+activation (1.05 GiB for VGG's conv1_2 at 500×500); so it is made a *panel* of some rows at a time,
+each small enough to stay in the cache that its thread works in, multiplied at once, and overwritten
+by the next.
 
 Arrays: x (N, H, W, C), w (K, C/groups, R, S), b (K,), y (N, P, Q, K), C-contiguous, all of one
 floating dtype. Results do not depend on the number of threads: each element is one sum in one

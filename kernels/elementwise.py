@@ -52,13 +52,20 @@ def _like(flat: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True, parallel=True)
 def _relu_numba(x, y, block):  # type: ignore[no-untyped-def]
+    zero = x.dtype.type(0)
     for b in prange((x.size + block - 1) // block):
-        for i in range(b * block, min(x.size, (b + 1) * block)):
-            y[i] = 0 if x[i] < 0 else x[i]
+        source, target = x[b * block : (b + 1) * block], y[b * block : (b + 1) * block]
+        for i in range(len(source)):
+            value = source[i]
+            target[i] = zero if value < zero else value
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def _relu_backward_numba(grad, y, dx, block):  # type: ignore[no-untyped-def]
+    zero = grad.dtype.type(0)
     for b in prange((y.size + block - 1) // block):
-        for i in range(b * block, min(y.size, (b + 1) * block)):
-            dx[i] = grad[i] if y[i] > 0 else 0
+        part = slice(b * block, (b + 1) * block)
+        source, gate, target = grad[part], y[part], dx[part]
+        for i in range(len(source)):
+            value = source[i]
+            target[i] = value if gate[i] > zero else zero

@@ -1,12 +1,66 @@
-"""Where kernels get the memory for their results."""
+"""Memory for results, used again: a fresh page costs more than the arithmetic on it.
+
+The system hands out memory in pages of 4 KiB and clears each on first touch, which takes about as
+long as a kernel takes to fill it. A training step asks for the same sizes again and again; so when
+an array dies, its memory is kept here, and the next array of that size gets it, pages and all.
+"""
 
 from __future__ import annotations
 
+import weakref
+from collections import OrderedDict
+from math import prod
 from typing import Any
 
 import numpy as np
 
+SMALL = 1 << 16  # bytes; below this the system's own allocator reuses memory well
+KEPT = 1 << 29  # bytes kept for reuse at most; what was unused longest goes first
+
+#: fill new arrays with NaN: a test that a kernel writes every element sets this
+poisoned = False
+
+_free: OrderedDict[int, np.ndarray] = OrderedDict()  # id → memory, oldest first
+_by_size: dict[int, list[int]] = {}  # bytes → ids
+_kept = 0
+
+
+class _Lease(np.ndarray):
+    """A view of the memory that all arrays made of it refer to; when it dies, the memory is free."""
+
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An uninitialised C-contiguous array."""
-    return np.empty(shape, dtype)
+    kind = np.dtype(dtype)
+    size = prod(shape) * kind.itemsize
+    if size < SMALL:
+        array = np.empty(shape, kind)
+    else:
+        array = _lease(-(-size // SMALL) * SMALL)[:size].view(np.ndarray).view(kind).reshape(shape)
+    if poisoned and kind.kind == "f":
+        array.fill(np.nan)
+    return array
+
+
+def _lease(size: int) -> np.ndarray:
+    global _kept
+    ids = _by_size.get(size)
+    if ids:
+        memory = _free.pop(ids.pop())
+        _kept -= size
+    else:
+        memory = np.empty(size, np.uint8)
+    lease = memory.view(_Lease)
+    weakref.finalize(lease, _release, memory).atexit = False
+    return lease
+
+
+def _release(memory: np.ndarray) -> None:
+    global _kept
+    _free[id(memory)] = memory
+    _by_size.setdefault(memory.size, []).append(id(memory))
+    _kept += memory.size
+    while _kept > KEPT:
+        oldest, unused = _free.popitem(last=False)
+        _by_size[unused.size].remove(oldest)
+        _kept -= unused.size
