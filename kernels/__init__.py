@@ -5,7 +5,7 @@ runs is `minifcn.device`'s choice; the operations above do not ask.
 """
 
 from minifcn.kernels.batch_norm import affine, column_sums, moments, product_sums, scale_shift
-from minifcn.kernels.conv2d import conv2d, conv2d_weight, conv_transpose2d
+from minifcn.kernels.conv2d import conv2d, conv2d_weight, conv_transpose2d, im2col_panel
 from minifcn.kernels.cross_entropy import cross_entropy
 from minifcn.kernels.elementwise import relu, relu_backward
 from minifcn.kernels.max_pool2d import max_pool2d, max_unpool2d, take_pixels
@@ -19,6 +19,7 @@ __all__ = [
     "conv2d_weight",
     "conv_transpose2d",
     "cross_entropy",
+    "im2col_panel",
     "max_pool2d",
     "max_unpool2d",
     "moments",

@@ -105,7 +105,7 @@ def _along_taps(
 # -- the definition ------------------------------------------------------------------------------
 
 
-def panel(
+def im2col_panel(
     x: np.ndarray, taps: Taps, first: int, last: int, grid: Pair, rows: range, channels: slice
 ) -> np.ndarray:
     """im2col of some rows of a grid: (N, len(rows), grid[1], taps · channels), zeros outside x."""
@@ -119,7 +119,7 @@ def panel(
         return np.zeros((n, *y.shape[:2], (last - first) * x[..., channels].shape[3]), x.dtype)
     found = x[:, np.where(inside, y, 0), np.where(inside, z, 0), channels]
     found[:, ~inside] = 0
-    return found.reshape(n, *y.shape[:2], -1)
+    return found.reshape(n, *y.shape[:2], (last - first) * found.shape[4])
 
 
 def _taps_numpy(
@@ -131,9 +131,9 @@ def _taps_numpy(
     for top, left, height, width, first, last in taps.phases.tolist():
         for g in range(groups):
             ours = slice(g * k, (g + 1) * k)
-            matrix = weight[first:last, :, ours].reshape(-1, k)
+            matrix = weight[first:last, :, ours].reshape((last - first) * c, k)
             for i in range(height):
-                columns_of_row = panel(
+                columns_of_row = im2col_panel(
                     x,
                     taps,
                     first,
@@ -153,7 +153,7 @@ def _weight_numpy(x: np.ndarray, dy: np.ndarray, taps: Taps, groups: int) -> np.
     for g in range(groups):
         ours = slice(g * k, (g + 1) * k)
         for p in range(dy.shape[1]):
-            columns_of_row = panel(
+            columns_of_row = im2col_panel(
                 x,
                 taps,
                 0,
@@ -162,8 +162,10 @@ def _weight_numpy(x: np.ndarray, dy: np.ndarray, taps: Taps, groups: int) -> np.
                 range(p, p + 1),
                 slice(g * c, (g + 1) * c),
             )
-            flat = columns_of_row.reshape(-1, dw.shape[0] * c)
-            dw[:, :, ours] += (flat.T @ dy[:, p, :, ours].reshape(-1, k)).reshape(-1, c, k)
+            pixels = x.shape[0] * dy.shape[2]
+            flat = columns_of_row.reshape(pixels, dw.shape[0] * c)
+            product = flat.T @ dy[:, p, :, ours].reshape(pixels, k)
+            dw[:, :, ours] += product.reshape(dw.shape[0], c, k)
     return dw
 
 
@@ -362,7 +364,7 @@ def _weight_loop(x, dy, dw, offset, run, steps, work, panels, gradients, k, wide
             _fill_panel(
                 x, g * c, c, offset, run, first, last, (p, q), steps, pixel, count, panel
             )  # fmt: skip
-            if all_k == dw.shape[2]:  # whole tiles: read dy where it lies
+            if dw.shape[0] == 1 and all_k == dw.shape[2]:  # whole tiles: read dy where it lies
                 grad = dy_rows[pixel : pixel + count]
             else:
                 grad = gradients[nb.get_thread_id()]

@@ -3,9 +3,10 @@
     y[n, p, q, c] = max over the window's (r, s) of x[n, p·stride + r·dilation − padding, …, c]
 
 The forward pass remembers which pixel won: ``index[n, p, q, c]`` = h·W + w, the first of the window
-in reading order at a tie; NaN wins over every number. The backward pass is a gather as well: each
-input pixel looks at the windows that cover it and adds the gradients of those that it won. So no
-two threads ever write to the same place, and the sum has one order.
+in reading order at a tie; NaN wins over every number. (A dilated window may straddle the picture
+and see nothing of it: then y is −∞, index −1, and no pixel gets its gradient.) The backward pass is
+a gather as well: each input pixel looks at the windows that cover it and adds the gradients of those
+that it won. So no two threads ever write to the same place, and the sum has one order.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ def max_unpool2d(
 def take_pixels(x: np.ndarray, index: np.ndarray) -> np.ndarray:
     """x[n, index[n, p, q, c], c]: the adjoint of `max_unpool2d` (N, H, W, C) → (N, P, Q, C)."""
     n, h, w, c = x.shape
-    flat = index.reshape(n, -1, c)
-    return np.take_along_axis(x.reshape(n, h * w, c), flat, axis=1).reshape(index.shape)
+    flat = index.reshape(n, index.shape[1] * index.shape[2], c)
+    taken = np.take_along_axis(x.reshape(n, h * w, c), np.maximum(flat, 0), axis=1)
+    return np.where(flat < 0, x.dtype.type(0), taken).reshape(index.shape)
 
 
 # -- the definition ------------------------------------------------------------------------------
@@ -83,10 +85,10 @@ def _max_pool2d_numpy(
 
 def _max_unpool2d_numpy(dy: np.ndarray, index: np.ndarray, size: Pair) -> np.ndarray:
     n, _, _, c = dy.shape
-    dx = np.zeros((n, size[0] * size[1], c), dy.dtype)
+    dx = np.zeros((n, size[0] * size[1] + 1, c), dy.dtype)  # index −1 falls on the extra pixel
     image, channel = np.arange(n)[:, None, None, None], np.arange(c)
     np.add.at(dx, (image, index, channel), dy)
-    return dx.reshape(n, *size, c)
+    return dx[:, :-1].reshape(n, *size, c)
 
 
 # -- the fast reading ----------------------------------------------------------------------------
@@ -123,6 +125,9 @@ def _max_pool2d_numba(x, y, index, kernel, stride, padding, dilation):  # type: 
                             wins = not (value[e] <= best[e]) and best[e] == best[e]
                             best[e] = value[e] if wins else best[e]
                             where[e] = at if wins else where[e]
+            if first:
+                best[:] = -np.inf
+                where[:] = -1
 
 
 @njit(cache=True, nogil=True, parallel=True)

@@ -26,7 +26,7 @@ _kept = 0
 
 
 class _Lease(np.ndarray):
-    """A view of the memory that all arrays made of it refer to; when it dies, the memory is free."""
+    """A view of the memory that all arrays made of it refer to; when it dies, that is free."""
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -18,7 +18,8 @@ FLOORS = [
     {"nn", "check", "optim"},
     {"models"},
     {"training", "study"},
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 #: rooms on one floor that may still look at each other, one way

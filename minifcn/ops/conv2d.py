@@ -37,13 +37,13 @@ class Settings(NamedTuple):
 class Conv2d(Function):
     """y[n, k, p, q] = b[k] + Σ x[n, c, p·stride + r·dilation − padding, …] · w[k, c, r, s]."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, out: Pair | None = None) -> None:
+        self.settings, self.out = settings, out
 
     def forward(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         stride, padding, dilation, groups = self.settings
         axes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-        p, q = (geometry.conv_output_size(*axis) for axis in axes)
+        p, q = self.out or (geometry.conv_output_size(*axis) for axis in axes)
         y = kernels.conv2d(
             channels_last(x), weight, bias, stride, padding, dilation, groups, (p, q)
         )
@@ -73,7 +73,7 @@ class ConvTranspose2d(Function):
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, _ = self.inputs
         return (
-            Conv2d(self.settings)(grad, weight, None) if self.needs[0] else None,
+            Conv2d(self.settings, x.shape[2:])(grad, weight, None) if self.needs[0] else None,
             Conv2dWeight(self.settings, weight.shape[2:])(grad, x) if self.needs[1] else None,
             ChannelSum()(grad) if self.needs[2] else None,
         )
@@ -94,7 +94,7 @@ class Conv2dWeight(Function):
         x, g = self.inputs
         return (
             ConvTranspose2d(self.settings, x.shape[2:])(g, grad, None) if self.needs[0] else None,
-            Conv2d(self.settings)(x, grad, None) if self.needs[1] else None,
+            Conv2d(self.settings, g.shape[2:])(x, grad, None) if self.needs[1] else None,
         )
 
 
@@ -147,7 +147,7 @@ def conv2d(
         )
     if k % groups:
         raise ShapeError(f"conv2d: weight has {k} filters, which groups={groups} does not divide")
-    _check_bias("conv2d", bias, k)
+    _check_bias("conv2d", x, bias, k)
     try:
         return Conv2d(settings)(x, weight, bias)
     except ShapeError as error:
@@ -193,7 +193,7 @@ def conv_transpose2d(
         )
     if x.shape[1] % groups:
         raise ShapeError(f"{name}: input has {x.shape[1]} channels, which groups={groups} splits")
-    _check_bias(name, bias, weight.shape[1] * groups)
+    _check_bias(name, x, bias, weight.shape[1] * groups)
     axes = zip(x.shape[2:], weight.shape[2:], settings.stride, settings.padding, extra)
     try:
         h, w = (
@@ -230,6 +230,9 @@ def _check(op: str, x: Tensor, weight: Tensor, groups: int) -> None:
         )
 
 
-def _check_bias(op: str, bias: Tensor | None, k: int) -> None:
-    if bias is not None and bias.shape != (k,):
-        raise ShapeError(f"{op}: bias has shape {bias.shape}, wanted ({k},), one a filter")
+def _check_bias(op: str, x: Tensor, bias: Tensor | None, k: int) -> None:
+    if bias is not None and (bias.shape != (k,) or bias.dtype != x.dtype):
+        raise ShapeError(
+            f"{op}: bias has shape {bias.shape} and dtype {bias.dtype}, wanted ({k},), one a "
+            f"filter, and the input's {x.dtype}"
+        )

@@ -57,10 +57,15 @@ def interpolate(
         out = pair("interpolate", "size", size)
         scales = [n / max(m, 1) for n, m in zip(x.shape[2:], out)]
     else:
-        factors = [scale_factor] * 2 if isinstance(scale_factor, int | float) else scale_factor
-        out_h, out_w = (int(n * f) for n, f in zip(x.shape[2:], factors))  # type: ignore[arg-type]
+        both = isinstance(scale_factor, Sequence)
+        factors = [float(f) for f in (scale_factor if both else (scale_factor,) * 2)]  # type: ignore
+        if len(factors) != 2 or min(factors) <= 0:
+            raise InputError(
+                f"interpolate: scale_factor is {scale_factor}, wanted one positive number, or two"
+            )
+        out_h, out_w = (int(n * f) for n, f in zip(x.shape[2:], factors))
         out = out_h, out_w
-        scales = [1.0 / f for f in factors]  # type: ignore[union-attr]
+        scales = [1.0 / f for f in factors]
     if min(out) < 1 or min(x.shape[2:]) < 1:
         raise ShapeError(f"interpolate: cannot make {out} from input of shape {x.shape}")
     rows, columns = (
