@@ -57,18 +57,14 @@ def torch_step(batch, size, width, channels_last):
             super().__init__()
             widths = [3, width, 2 * width, 4 * width, 8 * width, 8 * width]
             self.stages = nn.ModuleList(
-                nn.Sequential(
-                    *block(c, k, 3), *block(k, k, 3), nn.MaxPool2d(2, 2, ceil_mode=True)
-                )
+                nn.Sequential(*block(c, k, 3), *block(k, k, 3), nn.MaxPool2d(2, 2, ceil_mode=True))
                 for c, k in zip(widths, widths[1:], strict=False)
             )
             fc6, fc7 = block(widths[5], 512, 3), block(512, 512, 1)
             self.fc = nn.Sequential(*fc6, nn.Dropout(0.5), *fc7, nn.Dropout(0.5))
             self.score = nn.ModuleList(nn.Conv2d(c, CLASSES, 1) for c in (512, *widths[4:2:-1]))
             self.up = nn.ModuleList(
-                nn.ConvTranspose2d(
-                    CLASSES, CLASSES, 2 * f, f, f // 2, groups=CLASSES, bias=False
-                )
+                nn.ConvTranspose2d(CLASSES, CLASSES, 2 * f, f, f // 2, groups=CLASSES, bias=False)
                 for f in (2, 2, 8)
             )
 

@@ -8,10 +8,10 @@ exact to the last bits over millions of pixels.
 from __future__ import annotations
 
 import numpy as np
-from minifcn.kernels import workspace
 from numba import njit, prange
 
 from minifcn import device
+from minifcn.kernels import workspace
 
 BLOCK = 2048  # rows summed in the arrays' own precision, in strips of 64, before float64 takes over
 

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import numba as nb
 import numpy as np
-from minifcn.kernels import depthwise, workspace
-from minifcn.kernels.taps import Pair, Taps, convolution, transposed
-from minifcn.kernels.tile import ROWS, columns, copy, lanes, tile_1, tile_2
 from numba import njit, prange
 
 from minifcn import device
+from minifcn.kernels import depthwise, workspace
+from minifcn.kernels.taps import Pair, Taps, convolution, transposed
+from minifcn.kernels.tile import ROWS, columns, copy, lanes, tile_1, tile_2
 
 PANEL_BYTES = 192 * 1024  # of one thread's second-level cache; the rest is for the weights
 GRADIENT_PIXELS = 256  # pixels summed in registers before they join the weight gradient

@@ -11,10 +11,10 @@ memory is channels-last, a pixel's logits are neighbours.
 from __future__ import annotations
 
 import numpy as np
-from minifcn.kernels import workspace
 from numba import njit, prange
 
 from minifcn import device
+from minifcn.kernels import workspace
 
 
 def cross_entropy(

@@ -10,9 +10,10 @@ bilinear filter is the transposed form of this, with one filter for all classes.
 from __future__ import annotations
 
 import numpy as np
+from numba import njit, prange
+
 from minifcn.kernels import workspace
 from minifcn.kernels.taps import Pair, Taps
-from numba import njit, prange
 
 
 def serves(groups: int, c: int, k: int) -> bool:

@@ -7,10 +7,10 @@ flat memory, in the order in which it lies.
 from __future__ import annotations
 
 import numpy as np
-from minifcn.kernels import workspace
 from numba import njit, prange
 
 from minifcn import device
+from minifcn.kernels import workspace
 
 BLOCK = 16384  # elements that one thread takes at a time
 

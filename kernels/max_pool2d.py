@@ -5,18 +5,18 @@
 The forward pass remembers which pixel won: ``index[n, p, q, c]`` = h·W + w, the first of the window
 in reading order at a tie; NaN wins over every number. (A dilated window may straddle the picture
 and see nothing of it: then y is −∞, index −1, and no pixel gets its gradient.) The backward pass is
-a gather as well: each input pixel looks at the windows that cover it and adds the gradients of those
-that it won. So no two threads ever write to the same place, and the sum has one order.
+a gather as well: each input pixel looks at the windows that cover it and adds the gradients of
+those that it won. So no two threads ever write to the same place, and the sum has one order.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from minifcn.kernels import workspace
-from minifcn.kernels.taps import Pair
 from numba import njit, prange
 
 from minifcn import device
+from minifcn.kernels import workspace
+from minifcn.kernels.taps import Pair
 
 
 def max_pool2d(

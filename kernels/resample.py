@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from minifcn.kernels import workspace
 from numba import njit, prange
 
 from minifcn import device
+from minifcn.kernels import workspace
 
 
 class Matrix(NamedTuple):

@@ -88,7 +88,9 @@ def runs_code_from_files(source):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             modules = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
-            found += [m for m in modules if m.split(".")[0] in {"pickle", "shelve", "marshal", "dill"}]
+            found += [
+                m for m in modules if m.split(".")[0] in {"pickle", "shelve", "marshal", "dill"}
+            ]
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             found += [node.func.id] if node.func.id in {"eval", "exec", "compile"} else []
         if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
@@ -109,5 +111,7 @@ def test_import_is_quick():
     import sys
 
     code = "import sys, minifcn; print(sorted({'numba', 'matplotlib', 'PIL'} & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"
