@@ -1,0 +1,245 @@
+"""Fully convolutional networks, FCN-32s to FCN-2s, by one rule.
+
+Source: Long, Shelhamer and Darrell, "Fully Convolutional Networks for Semantic Segmentation"
+(2015), section 4; the finer heads go on as theirs do:
+
+    score the deepest features; while the stride is coarser than the head's, upsample the score by
+    two and add the score of the stage that has the new stride; at last upsample to the picture.
+
+Where the paper pads the picture by 100 and crops, this net pads every convolution so that sizes are
+kept, and rounds pools up. The crops are derived from the layers (`geometry.crop_offset`) all the
+same: what falls off at the left is the transposed convolution's padding, what falls off at the
+right depends on the picture's size and is cut in `forward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minifcn import functional as F
+from minifcn import nn
+from minifcn.errors import InputError, ShapeError
+from minifcn.geometry import IDENTITY, CoordinateMap, Window, coordinate_map, crop_offset
+from minifcn.models.vgg import VGG, conv_block
+from minifcn.tensor import Tensor
+
+
+class FCN(nn.Module):
+    """An FCN on a VGG trunk: (N, C, H, W) → scores (N, K, H, W), for every H and W from 1 on.
+
+    Its parts, by name: ``trunk`` (see VGG), ``fc6`` and ``fc7`` (the classifier's layers as
+    convolutions), ``score`` with one 1×1 convolution for "fc7" and each skip ("pool4", "pool3", …),
+    ``upscore`` with one transposed convolution for each skip, named after it, and one, "input_x8",
+    for the last step, named after its factor. A finer head adds parts and changes none but the
+    last, so a coarser net's weights load into it with ``strict=False``.
+
+    The score layers start at zero, as in the paper: the first scores are zero and the first step
+    moves the score layers alone. ``upscore`` starts as bilinear interpolation and is depthwise
+    (groups = K): a full one would hold K·K filters of which all but the diagonal start, and mostly
+    stay, at zero; at K = 21 and kernel 16 that is 112,896 weights for 5,376.
+
+    Args:
+        num_classes: K.
+        in_channels: C.
+        head: "fcn32s", "fcn16s", "fcn8s", "fcn4s" or "fcn2s": the stride of the finest skip. In
+            general any power of two up to 2^stages.
+        widths: channels of each trunk stage.
+        convs: convolutions in each trunk stage.
+        fc_channels: channels of fc6 and fc7.
+        fc_kernel: kernel size of fc6, odd.
+        batch_norm: whether convolutions in trunk, fc6 and fc7 are followed by batch normalisation.
+        dropout: chance of dropping an element after fc6 and after fc7.
+        upsample: "learned", or "frozen" to keep the interpolation bilinear.
+        generator: where the weights are drawn from; dropout gets a child of its own.
+        dtype: of all parameters, and of the input.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        in_channels: int = 3,
+        head: str = "fcn8s",
+        widths: Sequence[int] = (32, 64, 128, 256, 256),
+        convs: Sequence[int] = (2, 2, 2, 2, 2),
+        fc_channels: int = 512,
+        fc_kernel: int = 3,
+        batch_norm: bool = True,
+        dropout: float = 0.5,
+        upsample: str = "learned",
+        generator: np.random.Generator,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        if num_classes < 1:
+            raise InputError(f"num_classes is {num_classes}; give 1 or more")
+        stride = _stride(head, len(widths))
+        if fc_kernel % 2 == 0:
+            raise InputError(f"fc_kernel is {fc_kernel}; give an odd one, so that fc6 has a centre")
+        if upsample not in ("learned", "frozen"):
+            raise InputError(f"upsample is {upsample!r}; choose 'learned' or 'frozen'")
+        nn.init.check_generator(generator, "FCN")
+        self.config: dict[str, Any] = {
+            "num_classes": num_classes,
+            "in_channels": in_channels,
+            "head": head,
+            "widths": list(widths),
+            "convs": list(convs),
+            "fc_channels": fc_channels,
+            "fc_kernel": fc_kernel,
+            "batch_norm": batch_norm,
+            "dropout": dropout,
+            "upsample": upsample,
+        }
+        made: dict[str, Any] = {"generator": generator, "dtype": dtype}
+        masks = generator.spawn(1)[0]
+
+        self.trunk = VGG(in_channels, widths=widths, convs=convs, batch_norm=batch_norm, **made)
+        fc6 = conv_block("", widths[-1], fc_channels, fc_kernel, batch_norm, **made)
+        self.fc6 = nn.Sequential(fc6 | {"drop": nn.Dropout(dropout, generator=masks)})
+        fc7 = conv_block("", fc_channels, fc_channels, 1, batch_norm, **made)
+        self.fc7 = nn.Sequential(fc7 | {"drop": nn.Dropout(dropout, generator=masks)})
+
+        self.score = nn.ModuleDict({"fc7": _score(fc_channels, num_classes, **made)})
+        self.upscore = nn.ModuleDict()
+        maps = self.trunk.coordinate_maps()
+        here = coordinate_map(nn.windows(nn.Sequential(self.fc6, self.fc7)), maps[-1])
+        for i in range(len(widths) - 1, 0, -1):  # stage i has stride 2^i
+            if 2**i < stride:
+                break
+            self.score[f"pool{i}"] = _score(widths[i - 1], num_classes, **made)
+            self.upscore[f"pool{i}"] = _upscore(num_classes, 2, here, maps[i - 1], upsample, **made)
+            here = maps[i - 1]
+        last = _upscore(num_classes, stride, here, IDENTITY, upsample, **made)
+        self.upscore[f"input_x{stride}"] = last
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        generator: np.random.Generator,
+        dtype: DTypeLike = np.float32,
+    ) -> FCN:
+        """Build the net that ``config``, as ``FCN.config`` gives it, describes.
+
+        Raises InputError if a setting is unknown, or num_classes is missing.
+        """
+        known = [name for name in signature(cls).parameters if name not in ("generator", "dtype")]
+        unknown = [name for name in config if name not in known]
+        if unknown:
+            raise InputError(
+                f"the FCN settings hold {unknown[0]!r}, which is not one of {', '.join(known)}; "
+                "take it out"
+            )
+        if "num_classes" not in config:
+            raise InputError("the FCN settings lack num_classes; add the number of classes")
+        return cls(**config, generator=generator, dtype=dtype)
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        """The picture's features by name, finest first: "pool1", …, "fc7".
+
+        "pool3" is (N, widths[2], ⌈H/8⌉, ⌈W/8⌉); "fc7" has the deepest pool's height and width.
+        """
+        pools = self.trunk(x)
+        named = {f"pool{i}": pool for i, pool in enumerate(pools, 1)}
+        named["fc7"] = self.fc7(self.fc6(pools[-1]))
+        return named
+
+    def decode(self, features: Mapping[str, Tensor], height: int, width: int) -> Tensor:
+        """Scores (N, K, height, width) from the features of a picture of that size."""
+        x = self.score["fc7"](features["fc7"])
+        for name, upscore in self.upscore.items():
+            if name in self.score:
+                skip = self.score[name](features[name])
+                x = _cut(upscore(x), *skip.shape[2:]) + skip
+            else:
+                x = _cut(upscore(x), height, width)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → scores (N, K, H, W); ShapeError for another number of channels."""
+        channels = self.config["in_channels"]
+        if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape[2:]:
+            raise ShapeError(
+                f"FCN: the input has the shape {x.shape}, wanted (N, {channels}, H, W) with H and "
+                "W of 1 or more; check the order of the dimensions"
+            )
+        return self.decode(self.features(x), *x.shape[2:])
+
+
+def fcn32s(num_classes: int, **settings: Any) -> FCN:
+    """FCN-32s, no skip; settings as for `FCN`, which needs at least ``generator``."""
+    return FCN(num_classes, head="fcn32s", **settings)
+
+
+def fcn16s(num_classes: int, **settings: Any) -> FCN:
+    """FCN-16s, a skip from pool4; settings as for `FCN`, which needs at least ``generator``."""
+    return FCN(num_classes, head="fcn16s", **settings)
+
+
+def fcn8s(num_classes: int, **settings: Any) -> FCN:
+    """FCN-8s, skips from pool4 and 3; settings as for `FCN`, which needs at least ``generator``."""
+    return FCN(num_classes, head="fcn8s", **settings)
+
+
+def fcn4s(num_classes: int, **settings: Any) -> FCN:
+    """FCN-4s, skips from pool4 to 2; settings as for `FCN`, which needs at least ``generator``."""
+    return FCN(num_classes, head="fcn4s", **settings)
+
+
+def fcn2s(num_classes: int, **settings: Any) -> FCN:
+    """FCN-2s, skips from pool4 to 1; settings as for `FCN`, which needs at least ``generator``."""
+    return FCN(num_classes, head="fcn2s", **settings)
+
+
+def _stride(head: str, stages: int) -> int:
+    heads = {f"fcn{2**i}s": 2**i for i in range(stages, 0, -1)}
+    if head not in heads:
+        raise InputError(
+            f"head is {head!r}; with a trunk of {stages} stages choose one of {', '.join(heads)}"
+        )
+    return heads[head]
+
+
+def _score(channels: int, num_classes: int, **made: Any) -> nn.Conv2d:
+    """A 1×1 convolution that starts at zero."""
+    layer = nn.Conv2d(channels, num_classes, 1, **made)
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
+def _upscore(
+    num_classes: int,
+    factor: int,
+    here: CoordinateMap,
+    target: CoordinateMap,
+    upsample: str,
+    **made: Any,
+) -> nn.ConvTranspose2d:
+    """Depthwise bilinear upsampling whose output lies over ``target``, unit over unit."""
+    kernel = 2 * factor
+    uncut = here.then(Window(kernel, factor, transposed=True))
+    layer = nn.ConvTranspose2d(
+        num_classes,
+        num_classes,
+        kernel,
+        stride=factor,
+        padding=crop_offset(uncut, target),
+        groups=num_classes,
+        bias=False,
+        **made,
+    )
+    nn.init.bilinear_(layer.weight, groups=num_classes)
+    layer.requires_grad_(upsample == "learned")
+    return layer
+
+
+def _cut(x: Tensor, height: int, width: int) -> Tensor:
+    """The upper left part of this height and width."""
+    if x.shape[2:] == (height, width):
+        return x
+    return F.crop(x, 0, 0, height, width)

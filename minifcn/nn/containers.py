@@ -1,0 +1,109 @@
+"""Modules that hold modules: a chain, a list, a dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from minifcn.errors import InputError
+from minifcn.nn.module import Module
+
+
+class Sequential(Module):
+    """A chain: each module's output is the next one's input.
+
+    ``Sequential(a, b)`` names its modules "0", "1"; ``Sequential({"conv": a, "relu": b})`` names
+    them as the dictionary does.
+    """
+
+    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            named = list(modules[0].items())
+        else:
+            named = [(str(i), module) for i, module in enumerate(modules)]  # type: ignore[misc]
+        for name, module in named:
+            self.add_module(name, module)
+
+    def forward(self, x: Any) -> Any:
+        """Pass ``x`` through the chain."""
+        for module in self.children():
+            x = module(x)
+        return x
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.children())
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+    def __getitem__(self, index: int) -> Module:
+        return _item(self, index)
+
+
+class ModuleList(Module):
+    """A list of modules, named "0", "1", …; it has no ``forward`` of its own."""
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> ModuleList:
+        """Add a module at the end; gives the list back."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.children())
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+    def __getitem__(self, index: int) -> Module:
+        return _item(self, index)
+
+
+class ModuleDict(Module):
+    """Modules by name, in the order in which they were added; it has no ``forward`` of its own."""
+
+    def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
+        for name, module in (modules or {}).items():
+            self[name] = module
+
+    def __setitem__(self, name: str, module: Module) -> None:
+        self.add_module(name, module)
+
+    def __getitem__(self, name: str) -> Module:
+        known = dict(self.named_children())
+        if name not in known:
+            raise InputError(
+                f"there is no module {name!r} here; choose among {', '.join(known) or 'none'}"
+            )
+        return known[name]
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.children())
+
+    def __iter__(self) -> Iterator[str]:
+        return self.keys()
+
+    def __contains__(self, name: object) -> bool:
+        return name in dict(self.named_children())
+
+    def keys(self) -> Iterator[str]:
+        """The names."""
+        return (name for name, _ in self.named_children())
+
+    def values(self) -> Iterator[Module]:
+        """The modules."""
+        return self.children()
+
+    def items(self) -> Iterator[tuple[str, Module]]:
+        """The names with their modules."""
+        return self.named_children()
+
+
+def _item(container: Module, index: int) -> Module:
+    modules = list(container.children())
+    if not -len(modules) <= index < len(modules):
+        raise IndexError(f"index {index} is out of range for {len(modules)} modules")
+    return modules[index]
