@@ -8,7 +8,7 @@ import os
 
 # A thread that waits for its fellows shall sleep, not spin: on a machine that does anything else at
 # the time, spinning takes the processor from the very thread that is waited for (here, with two
-# other programs running, a training step took 1,340 ms against 256). OpenMP reads this when it starts.
+# other programs running, a training step took 1,340 ms against 256). OpenMP reads it as it starts.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # ruff: noqa: E402

@@ -22,7 +22,7 @@ from numba import njit, prange
 from minifcn import device
 from minifcn.kernels import depthwise, workspace
 from minifcn.kernels.taps import Pair, Taps, convolution, transposed
-from minifcn.kernels.tile import ROWS, columns, copy, lanes, tile_1, tile_2
+from minifcn.kernels.tile import ROWS, clear, columns, copy, lanes, tile_1, tile_2
 
 PANEL_BYTES = 192 * 1024  # of one thread's second-level cache; the rest is for the weights
 GRADIENT_PIXELS = 256  # pixels summed in registers before they join the weight gradient
@@ -249,16 +249,16 @@ def _fill_panel(x, c0, c, offset, run, first, last, grid, steps, pixel, count, p
             z = j * step_x + offset[t, 1]
             taps = min(run[t], last - t) if joined else 1
             if y < 0 or y >= h:
-                row[(t - first) * c : (t - first + taps) * c] = 0
+                clear(row, (t - first) * c, taps * c)
             else:
                 before = min(max(-z, 0), taps)  # taps left of the picture, and those inside it
                 inside = max(min(taps, w - z) - before, 0)
                 at = (t - first) * c
-                row[at : at + before * c] = 0
+                clear(row, at, before * c)
                 at += before * c
                 source = ((image * h + y) * w + z + before) * channels + c0
                 copy(row, at, flat, source, inside * c)
-                row[at + inside * c : (t - first + taps) * c] = 0
+                clear(row, at + inside * c, (taps - before - inside) * c)
             t += taps
         j += 1
         if j == width:
@@ -368,8 +368,8 @@ def _weight_loop(x, dy, dw, offset, run, steps, work, panels, gradients, k, wide
                 grad = dy_rows[pixel : pixel + count]
             else:
                 grad = gradients[nb.get_thread_id()]
-                grad[:, k:] = 0
                 for m in range(count):
+                    clear(grad[m], k, grad.shape[1] - k)
                     copy(grad[m], 0, dy_rows[pixel + m], g * k, k)
             for column in range(0, dw.shape[2], wide):
                 for feature in range(low, high, ROWS):

@@ -71,9 +71,8 @@ def _tile_of(vectors: int) -> Any:
         signature = types.void(A, n, n, n, B, n, n, S, n, n, C, n, n, n)
 
         def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            def pointer(which, offset):  # type: ignore[no-untyped-def]
-                array = context.make_array(signature.args[which])(context, builder, args[which])
-                return builder.gep(array.data, [offset])
+            def pointer(which):  # type: ignore[no-untyped-def]
+                return _pointer(context, builder, signature, args, which)
 
             def load(address):  # type: ignore[no-untyped-def]
                 value = builder.load(builder.bitcast(address, vector.as_pointer()))
@@ -86,7 +85,7 @@ def _tile_of(vectors: int) -> Any:
             def times(stride, i):  # type: ignore[no-untyped-def]
                 return builder.mul(stride, ir.Constant(_INT64, i))
 
-            _, a, a_row, a_k, _, b, b_k, _, s, s_row, _, c, c_row, depth = args
+            _, _, a_row, a_k, _, _, b_k, _, _, s_row, _, _, c_row, depth = args
             fma = cgutils.get_or_insert_function(
                 builder.module,
                 ir.FunctionType(vector, [vector] * 3),
@@ -96,12 +95,12 @@ def _tile_of(vectors: int) -> Any:
             with builder.goto_entry_block():
                 acc = {ij: builder.alloca(vector) for ij in tile}  # become registers
 
-            start, end = pointer(7, s), pointer(10, c)
+            start, end = pointer(7), pointer(10)
             for i, j in tile:
                 where = builder.add(times(s_row, i), ir.Constant(_INT64, j * width))
                 builder.store(load(builder.gep(start, [where])), acc[i, j])
 
-            left, right = pointer(0, a), pointer(4, b)
+            left, right = pointer(0), pointer(4)
             row_offset = [times(a_row, i) for i in range(ROWS)]
             with cgutils.for_range(builder, depth) as loop:
                 row = builder.gep(right, [builder.mul(loop.index, b_k)])
@@ -134,6 +133,12 @@ tile_1 = _tile_of(1)
 tile_2 = _tile_of(2)
 
 
+def _pointer(context, builder, signature, args, which):  # type: ignore[no-untyped-def]
+    """The address of array number ``which``, moved by the offset that follows it in ``args``."""
+    array = context.make_array(signature.args[which])(context, builder, args[which])
+    return builder.gep(array.data, [args[which + 1]])
+
+
 @intrinsic
 def copy(typing, target, to, source, start, count):  # type: ignore[no-untyped-def]
     """target[to : to + count] = source[start : start + count] by memcpy; they may not overlap."""
@@ -143,11 +148,24 @@ def copy(typing, target, to, source, start, count):  # type: ignore[no-untyped-d
     signature = types.void(target, types.int64, source, types.int64, types.int64)
 
     def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        def pointer(which):  # type: ignore[no-untyped-def]
-            array = context.make_array(signature.args[which])(context, builder, args[which])
-            return builder.gep(array.data, [args[which + 1]])
+        to = _pointer(context, builder, signature, args, 0)
+        cgutils.raw_memcpy(
+            builder, to, _pointer(context, builder, signature, args, 2), args[4], size
+        )
+        return context.get_dummy_value()
 
-        cgutils.raw_memcpy(builder, pointer(0), pointer(2), args[4], size)
+    return signature, code
+
+
+@intrinsic
+def clear(typing, target, start, count):  # type: ignore[no-untyped-def]
+    """target[start : start + count] = 0 by memset."""
+    size = target.dtype.bitwidth // 8
+    signature = types.void(target, types.int64, types.int64)
+
+    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        start = _pointer(context, builder, signature, args, 0)
+        cgutils.memset(builder, start, builder.mul(args[2], ir.Constant(_INT64, size)), 0)
         return context.get_dummy_value()
 
     return signature, code

@@ -1,6 +1,8 @@
 """The house's floors: a file imports only from floors below its own, and nothing unpickles."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,12 +108,8 @@ def test_a_pickle_is_caught():
 
 
 def test_import_is_quick():
-    """``import minifcn`` loads neither Numba nor Matplotlib: they are imported where they are used."""
-    import subprocess
-    import sys
-
+    """``import minifcn`` loads neither Numba nor Matplotlib: they are imported where used."""
     code = "import sys, minifcn; print(sorted({'numba', 'matplotlib', 'PIL'} & set(sys.modules)))"
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    call = [sys.executable, "-c", code]
+    result = subprocess.run(call, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
