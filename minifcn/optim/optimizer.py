@@ -1,0 +1,199 @@
+"""What all optimisers share: groups of parameters, flat state for resuming, the loop of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from minifcn.errors import InputError
+from minifcn.tensor import Tensor
+
+
+class Optimizer:
+    """Base of the optimisers: subclasses give `update` and the names of their buffers.
+
+    Args:
+        params: the parameters (an iterable of Tensors), or a list of groups. A group is a dict
+            with "params" and any of the optimiser's settings, which then hold for that group
+            alone, and "lr_mult": the group's step length is lr · lr_mult (FCN: 2 for biases).
+        defaults: the settings of a group that does not set its own. Must hold "lr".
+
+    Attributes:
+        param_groups: the groups, each with every setting filled in and "base_lr", the lr it was
+            made with, from which a schedule computes lr.
+
+    Raises:
+        InputError: no parameters, something that is not a Tensor, a parameter in two groups, an
+            unknown setting, or a negative number where none can be.
+    """
+
+    buffers: tuple[str, ...] = ()
+    """Names of the arrays kept for each parameter, of the parameter's shape and dtype."""
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        name = type(self).__name__
+        given = list(params)
+        if not given:
+            raise InputError(f"{name}: params is empty; pass model.parameters()")
+        if not isinstance(given[0], Mapping):
+            given = [{"params": given}]
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: dict[int, dict[str, Any]] = {}
+        """By position of the parameter over all groups; filled at its first update."""
+        seen: set[int] = set()
+        settings = {**defaults, "lr_mult": 1.0}
+        for index, raw in enumerate(given):
+            if not isinstance(raw, Mapping) or "params" not in raw:
+                raise InputError(
+                    f'{name}: group {index} is not a dict with "params"; '
+                    "pass parameters alone or groups alone, not a mixture"
+                )
+            unknown = sorted(set(raw) - set(settings) - {"params"})
+            if unknown:
+                raise InputError(
+                    f"{name}: group {index} has the unknown setting {unknown[0]!r}, known are "
+                    f"{', '.join(sorted(settings))}; correct its name"
+                )
+            members = raw["params"]
+            group = {**settings, **raw}
+            group["params"] = [members] if isinstance(members, Tensor) else list(members)
+            for p in group["params"]:
+                if not isinstance(p, Tensor):
+                    raise InputError(
+                        f"{name}: group {index} holds a {type(p).__name__}, wanted Tensors; "
+                        "pass model.parameters()"
+                    )
+                if id(p) in seen:
+                    raise InputError(
+                        f"{name}: a parameter of shape {tuple(p.shape)} stands in the groups "
+                        "twice; name it once, or it takes two steps at a time"
+                    )
+                seen.add(id(p))
+            for setting in ("lr", "lr_mult", "weight_decay"):
+                if not group[setting] >= 0:
+                    raise InputError(
+                        f"{name}: group {index} has {setting} {group[setting]}, wanted 0 or more; "
+                        "turn its sign"
+                    )
+            self.check(index, group)
+            group["base_lr"] = group["lr"]
+            self.param_groups.append(group)
+        self._scratch: dict[np.dtype[Any], np.ndarray] = {}
+
+    def check(self, index: int, group: dict[str, Any]) -> None:
+        """Refuse settings of a group that make no sense for this optimiser."""
+
+    def update(
+        self, p: np.ndarray, g: np.ndarray, state: dict[str, Any], group: dict[str, Any]
+    ) -> None:
+        """Move one parameter's array in place; `g` is its gradient and must not be changed."""
+        raise NotImplementedError
+
+    def zero_grad(self) -> None:
+        """Forget every parameter's gradient (it is set to None, as PyTorch does)."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None
+
+    def step(self) -> None:
+        """Move every parameter that wants a gradient and has one; pass over the others."""
+        index = 0
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.requires_grad and p.grad is not None:
+                    state = self.state.setdefault(index, {})
+                    self.update(p.data, p.grad.data, state, group)
+                    p._version += 1  # graphs that kept the old value must notice
+                index += 1
+
+    def scratch(self, like: np.ndarray) -> np.ndarray:
+        """Give working memory of an array's shape, dtype and axis order, the same every time.
+
+        Its contents are whatever was there. One block per dtype, as long as the largest
+        parameter, serves all: fresh pages would cost more than the arithmetic.
+        """
+        block = self._scratch.get(like.dtype)
+        if block is None or block.size < like.size:
+            block = self._scratch[like.dtype] = np.empty(like.size, like.dtype)
+        order = sorted(range(like.ndim), key=lambda axis: -abs(like.strides[axis]))
+        packed = block[: like.size].reshape([like.shape[axis] for axis in order])
+        return packed.transpose(np.argsort(order)) if order else packed.reshape(())
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Give everything a resumed run needs as flat arrays, copied.
+
+        Keys: "group.I.SETTING" (0-d, betas (2,)) and "state.J.NAME", J counting the parameters
+        over all groups: "step" (0-d int64) or a buffer of the parameter's shape.
+        """
+        flat: dict[str, np.ndarray] = {}
+        for i, group in enumerate(self.param_groups):
+            for setting, value in group.items():
+                if setting != "params":
+                    flat[f"group.{i}.{setting}"] = np.array(value)
+        for j, state in self.state.items():
+            for key, value in state.items():
+                flat[f"state.{j}.{key}"] = np.array(value, order="C")
+        return flat
+
+    def load_state_dict(self, state_dict: Mapping[str, np.ndarray]) -> None:
+        """Take over a `state_dict` of an optimiser of the same kind with the same groups.
+
+        Everything is checked before anything is written.
+
+        Raises:
+            InputError: settings are missing or left over, or a buffer's shape or dtype does not
+                fit its parameter.
+        """
+        name = type(self).__name__
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        wanted = {
+            f"group.{i}.{setting}"
+            for i, group in enumerate(self.param_groups)
+            for setting in group
+            if setting != "params"
+        }
+        found = {key for key in state_dict if key.startswith("group.")}
+        if found != wanted:
+            differing = sorted(found ^ wanted)[0]
+            where = "is missing" if differing in wanted else "fits nothing here"
+            raise InputError(
+                f"{name}: {differing!r} {where} in the state that was read; make the optimiser as "
+                "it was when the state was saved"
+            )
+        state: dict[int, dict[str, Any]] = {}
+        for key, value in state_dict.items():
+            if key in found:
+                continue
+            head, _, rest = key.partition(".")
+            number, _, buffer = rest.partition(".")
+            if head != "state" or not number.isdigit() or buffer not in (*self.buffers, "step"):
+                raise InputError(
+                    f"{name}: {key!r} in the state that was read fits nothing here; "
+                    "make the optimiser as it was when the state was saved"
+                )
+            j = int(number)
+            p = parameters[j].data if j < len(parameters) else None
+            shape, dtype = ((), np.dtype(np.int64)) if buffer == "step" else (None, None)
+            if p is not None and buffer != "step":
+                shape, dtype = p.shape, p.dtype
+            if p is None or value.shape != shape or value.dtype != dtype:
+                raise InputError(
+                    f"{name}: {key!r} is {value.dtype} of shape {value.shape} in the state that "
+                    f"was read, wanted {dtype} of shape {shape}; make the optimiser over the same "
+                    "parameters in the same order"
+                )
+            if buffer == "step":
+                state.setdefault(j, {})[buffer] = int(value)
+            else:
+                kept = np.empty_like(p)  # the parameter's own axis order in memory
+                kept[...] = value
+                state.setdefault(j, {})[buffer] = kept
+        for key in wanted:
+            _, i, setting = key.split(".")
+            value = state_dict[key]
+            self.param_groups[int(i)][setting] = (
+                tuple(value.tolist()) if value.ndim else value.item()
+            )
+        self.state = state

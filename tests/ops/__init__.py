@@ -1,0 +1,1 @@
+"""One file an operation: values against loops, derivatives against differences, errors."""

@@ -1,0 +1,1 @@
+"""Comparisons with PyTorch (extra `oracle`): the same call, the same numbers."""
