@@ -1,0 +1,150 @@
+"""What holds for the kernels as a whole: memory, threads, and that every element is written."""
+
+import tracemalloc
+
+import numba
+import numpy as np
+import pytest
+
+import minifcn as mf
+from minifcn.kernels import workspace
+
+F = mf.functional
+
+
+def tensor(*shape, seed=0, dtype=np.float32):
+    return mf.randn(*shape, generator=np.random.default_rng(seed), dtype=dtype, requires_grad=True)
+
+
+def convolution():
+    x, w, b = tensor(2, 5, 13, 17), tensor(21, 5, 3, 3, seed=1), tensor(21, seed=2)
+    return F.conv2d(x, w, b, stride=2, padding=1), (x, w, b)
+
+
+def wide_convolution():
+    x, w = tensor(3, 64, 31, 29), tensor(64, 64, 3, 3, seed=1)
+    return F.conv2d(x, w, padding=1), (x, w)
+
+
+def pixelwise_convolution():
+    x, w = tensor(1, 40, 37, 53), tensor(64, 40, 1, 1, seed=1)
+    return F.conv2d(x, w), (x, w)
+
+
+def grouped_convolution():
+    x, w = tensor(2, 12, 17, 19), tensor(20, 3, 3, 2, seed=1)
+    return F.conv2d(x, w, dilation=2, groups=4), (x, w)
+
+
+def upsampling():
+    x, w = tensor(2, 7, 19, 23), tensor(7, 7, 16, 16, seed=1)
+    return F.conv_transpose2d(x, w, stride=8, padding=4), (x, w)
+
+
+def depthwise_upsampling():
+    x, w = tensor(2, 21, 19, 23), tensor(21, 1, 4, 4, seed=1)
+    return F.conv_transpose2d(x, w, stride=2, padding=1, groups=21), (x, w)
+
+
+def pooling():
+    x = tensor(2, 24, 41, 43)
+    return F.max_pool2d(x, 3, 2, 1, ceil_mode=True), (x,)
+
+
+def normalisation():
+    x, w, b = tensor(3, 17, 61, 67), tensor(17, seed=1), tensor(17, seed=2)
+    return F.relu(F.batch_norm(x, None, None, w, b, training=True)), (x, w, b)
+
+
+def resizing():
+    x = tensor(2, 19, 31, 37)
+    return F.interpolate(x, (75, 83)), (x,)
+
+
+def loss():
+    x = tensor(2, 21, 61, 67)
+    target = np.random.default_rng(1).integers(0, 21, (2, 61, 67))
+    return F.cross_entropy(x, target, reduction="none"), (x,)
+
+
+CASES = [
+    convolution,
+    wide_convolution,
+    pixelwise_convolution,
+    grouped_convolution,
+    upsampling,
+    depthwise_upsampling,
+    pooling,
+    normalisation,
+    resizing,
+    loss,
+]
+
+
+def everything(case):
+    """The result and the gradients of a case, as bytes."""
+    output, inputs = case()
+    output.backward(np.random.default_rng(3).standard_normal(output.shape).astype(np.float32))
+    return [t.numpy() for t in (output, *(x.grad for x in inputs))]
+
+
+@pytest.fixture
+def poisoned():
+    workspace.poisoned = True
+    yield
+    workspace.poisoned = False
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_element_is_written(case, poisoned):
+    """New memory is filled with NaN: an element that a kernel forgets, or reads first, shows."""
+    assert all(np.isfinite(array).all() for array in everything(case))
+
+
+def test_a_forgotten_element_is_caught(poisoned):
+    assert np.isnan(workspace.empty((300, 300), np.float32)).all()
+    assert np.isnan(workspace.empty((3,), np.float32)).all()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bits_do_not_depend_on_threads(case):
+    threads = numba.get_num_threads()
+    if threads < 2:
+        pytest.skip("one processor: nothing to compare")
+    many = everything(case)
+    numba.set_num_threads(1)
+    try:
+        one = everything(case)
+    finally:
+        numba.set_num_threads(threads)
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(many, one, strict=True))
+
+
+@pytest.mark.parametrize("device", mf.device.DEVICES)
+def test_the_column_matrix_never_exists_whole(device):
+    """im2col of this layer is 37.7 MB, nine times the 4.2 MB activation."""
+    x, w = tensor(1, 64, 128, 128), tensor(64, 64, 3, 3, seed=1)
+    columns = 9 * x.data.nbytes
+    with mf.device.use(device):
+        F.conv2d(x, w, padding=1).backward(np.ones(x.shape, np.float32))  # compiled, memory taken
+        x.grad = w.grad = None
+        tracemalloc.start()
+        try:
+            y = F.conv2d(x, w, padding=1)
+            forward = tracemalloc.get_traced_memory()[1]
+            tracemalloc.reset_peak()
+            y.backward(np.ones(x.shape, np.float32))
+            backward = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert forward < columns / 3
+    assert backward < columns
+
+
+def test_memory_is_used_again_only_when_nothing_refers_to_it():
+    first = workspace.empty((512, 512), np.float32)
+    address, view = first.ctypes.data, first[100:].T
+    del first
+    assert workspace.empty((512, 512), np.float32).ctypes.data != address
+    del view
+    assert workspace.empty((512, 512), np.float32).ctypes.data == address
