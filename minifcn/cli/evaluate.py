@@ -1,0 +1,67 @@
+"""`minifcn evaluate`: the scores of a trained model on labelled pictures, class by class."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from minifcn import device, study
+from minifcn.cli import tables
+from minifcn.cli.console import standard_output
+from minifcn.cli.finish import save_figure, save_text
+from minifcn.data.folder import PairedFiles
+from minifcn.data.pictures import read_names
+from minifcn.errors import InputError
+from minifcn.training import Checkpoint, Segmenter
+from minifcn.training import evaluate as score
+from minifcn.training.run import load_settings
+from minifcn.training.segmenter import checkpoint_file
+from minifcn.training.splits import open_split
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Print the table; write the confusion matrix when asked."""
+    console = standard_output()
+    target = None if arguments.confusion is None else Path(arguments.confusion)
+    if target is not None and target.suffix not in (".csv", ".png"):
+        raise InputError(
+            f"--confusion is {target}; give a name that ends in .csv (counts) or .png (picture)"
+        )
+    path = checkpoint_file(Path(arguments.checkpoint))
+    checkpoint = Checkpoint.load(path)
+    segmenter = Segmenter.from_checkpoint(checkpoint, path)
+    dataset = _dataset(arguments, checkpoint, path)
+    if dataset.classes != segmenter.classes:
+        raise InputError(
+            f"{path} knows the classes {_names(segmenter.classes)}, and the data have "
+            f"{_names(dataset.classes)}; give data with the model's classes, in their order"
+        )
+    with device.use(arguments.device):
+        matrix = score(segmenter, dataset).matrix
+    title = f"{path.absolute().parent.name}: {len(dataset)} {arguments.split} pictures"
+    console.print(tables.per_class(matrix, segmenter.classes, title))
+    if target is None:
+        return 0
+    if target.suffix == ".csv":
+        save_text(study.confusion_csv(matrix.counts, segmenter.classes), target)
+    else:
+        save_figure(study.draw_confusion(matrix.counts, segmenter.classes, title), target)
+    return 0
+
+
+def _dataset(arguments: argparse.Namespace, checkpoint: Checkpoint, path: Path) -> PairedFiles:
+    """The data given, or else those that the model was trained on."""
+    given = None if arguments.classes is None else read_names(arguments.classes)
+    if arguments.data is not None:
+        return open_split(arguments.split, arguments.layout or "voc", arguments.data, given)
+    settings = load_settings(checkpoint, path)
+    return open_split(
+        arguments.split,
+        arguments.layout or settings.layout,
+        settings.folder,
+        given or settings.classes,
+    )
+
+
+def _names(classes: tuple[str, ...]) -> str:
+    return ", ".join(classes[:4]) + (f" and {len(classes) - 4} more" if len(classes) > 4 else "")

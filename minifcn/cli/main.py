@@ -1,0 +1,210 @@
+"""The command `minifcn`: its options, and what becomes of errors.
+
+Nothing heavy is imported here, so that `minifcn --help` answers at once; each command imports
+what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from minifcn.errors import InputError
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one sentence, as every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see `{self.prog} --help`")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when done, 2 for bad input, 130 when interrupted."""
+    try:
+        return _run(argv)
+    except InputError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("minifcn: interrupted; nothing was left half written", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has gone: nothing is left to say to it.
+        sys.stderr.close()
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        reason = error.strerror or str(error)
+        return _refuse(f"{where}{reason}; check that the file and its folder can be used")
+    except MemoryError:
+        return _refuse("the memory is not enough; use smaller pictures, crops, batches or widths")
+
+
+def _refuse(sentence: str) -> int:
+    print(f"minifcn: {' '.join(sentence.split())}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    parser = build_parser()
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as leave:  # --help and --version
+        return int(leave.code or 0)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
+    if arguments.command == "train":
+        from minifcn.cli.train import train
+
+        return train(arguments)
+    if arguments.command == "predict":
+        from minifcn.cli.predict import predict
+
+        return predict(arguments)
+    from minifcn.cli.evaluate import evaluate
+
+    return evaluate(arguments)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = _Parser(
+        prog="minifcn",
+        description="Fully convolutional networks for semantic segmentation, from scratch.",
+    )
+    parser.add_argument("--version", action="version", version=f"minifcn {_version()}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    _add_train(commands)
+    _add_predict(commands)
+    _add_evaluate(commands)
+    return parser
+
+
+def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "train",
+        help="train an FCN; without options, on the nuclei that come with minifcn",
+        description="Train an FCN. Without options: on the nuclei that come with minifcn, in "
+        "under two minutes on two cores. Equal settings and data give equal weights, bit by bit.",
+        # What was not given is absent, so that the recipe's own value stands.
+        argument_default=argparse.SUPPRESS,
+    )
+    add = command.add_argument_group("data").add_argument
+    _add_data(add)
+    add("--resize", type=_size, metavar="WxH", help="bring every picture to this size first")
+    add = command.add_argument_group("model").add_argument
+    add("--head", metavar="NAME", help="fcn32s, fcn16s, fcn8s, fcn4s or fcn2s; by default the "
+        "coarsest that the labels allow")  # fmt: skip
+    add("--widths", type=_widths, metavar="A,B,C,D,E", help="channels of the five stages")
+    add = command.add_argument_group("training").add_argument
+    add("--steps", type=int, metavar="N", help="batches to train on")
+    add("--batch-size", type=int, metavar="N", help="pictures in a batch")
+    add("--crop", type=_size_or_none, metavar="WxH",
+        help="what is cut from a picture at each visit; `none` for whole pictures")  # fmt: skip
+    add("--augment", type=_on_off, metavar="on|off", help="vary size, side and colours")
+    add("--normalise", choices=("dataset", "picture"),
+        help="by the mean and deviation of the training set, or of each picture")  # fmt: skip
+    add("--optimizer", choices=("adam", "sgd"), help="AdamW, or SGD with momentum 0.9")
+    add("--lr", type=float, metavar="X", help="learning rate after the warm-up")
+    add("--weight-decay", type=float, metavar="X", help="pull of the weights towards zero")
+    add("--schedule", choices=("poly", "cosine", "constant"), help="course of the learning rate")
+    add("--warmup", type=int, metavar="N", help="steps over which the learning rate rises")
+    add("--class-weights", choices=("none", "balanced"),
+        help="balanced: rare classes weigh more (median frequency)")  # fmt: skip
+    add("--eval-every", type=int, metavar="N", help="steps between validations, which also save")
+    add("--seed", type=int, metavar="N", help="of the first weights, order and augmentation")
+    _add_device(add)
+    add = command.add_argument_group("the run").add_argument
+    add("--name", metavar="NAME", help="of the run's folder; by default from data and head")
+    add("--out", metavar="FOLDER", help="where runs lie (default: runs)")
+    add("--resume", metavar="RUN", help="go on with the run in this folder; takes all settings "
+        "from it (only --data may be given, if the data have moved)")  # fmt: skip
+
+
+def _add_predict(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "predict",
+        help="label pictures with a trained model",
+        description="For each picture NAME, of any size, write NAME-mask.png (palette indices), "
+        "NAME-overlay.png (the classes over the picture, with a legend) and NAME-confidence.png "
+        "(grey: probability of the class chosen, 255 = certain).",
+    )
+    command.add_argument("checkpoint", help="a run's folder, or a .safetensors file in it")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="picture, or folder of them")
+    command.add_argument("-o", "--out", required=True, metavar="FOLDER", help="where to write")
+    _add_device(command.add_argument, default="cpu")
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "evaluate",
+        help="score a trained model on labelled pictures",
+        description="Score a trained model, each class by itself, on the data that it was "
+        "trained on or on others.",
+    )
+    command.add_argument("checkpoint", help="a run's folder, or a .safetensors file in it")
+    _add_data(command.add_argument)
+    command.add_argument("--split", default="test", help="train, val or test (default)")
+    command.add_argument("--confusion", metavar="FILE", help="write the confusion matrix: .csv "
+                         "for the counts, .png for a picture")  # fmt: skip
+    _add_device(command.add_argument, default="cpu")
+
+
+def _add_data(add) -> None:  # type: ignore[no-untyped-def]
+    add("--data", metavar="FOLDER", help="labelled pictures; by default the nuclei that come "
+        "with minifcn")  # fmt: skip
+    add("--layout", choices=("voc", "nuclei"), help="of the folder: PASCAL VOC's (default), or "
+        "images/NAME.png and masks/NAME.png")  # fmt: skip
+    add("--classes", metavar="FILE", help="names of the classes, one a line (layout voc; by "
+        "default the folder's classes.txt)")  # fmt: skip
+
+
+def _add_device(add, **settings) -> None:  # type: ignore[no-untyped-def]
+    add("--device", choices=("cpu", "reference"), help="cpu: compiled, fast; reference: plain "
+        "NumPy, slow", **settings)  # fmt: skip
+
+
+def _size(text: str) -> tuple[int, int]:
+    """`128x96`, width × height, or `128` for a square → (height, width)."""
+    try:
+        numbers = [int(part) for part in text.lower().replace("×", "x").split("x")]
+        width, height = numbers if len(numbers) > 1 else numbers * 2
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size; write WIDTHxHEIGHT, such as 128x96"
+        ) from None
+    return height, width
+
+
+def _size_or_none(text: str) -> tuple[int, int] | None:
+    return None if text == "none" else _size(text)
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of channels; write five whole numbers, such as 16,32,64,128,128"
+        ) from None
+
+
+def _on_off(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither on nor off; write one of them")
+    return text == "on"
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("minifcn")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "(not installed)"

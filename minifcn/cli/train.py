@@ -1,0 +1,206 @@
+"""`minifcn train`: from nothing, or from where a run was broken off, to a scored model."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from minifcn import device
+from minifcn.cli import tables
+from minifcn.cli.console import standard_output
+from minifcn.cli.finish import finish
+from minifcn.cli.interrupt import StopRequest
+from minifcn.cli.progress import TrainingProgress
+from minifcn.data import oracle
+from minifcn.data.folder import PairedFiles
+from minifcn.data.pictures import read_names
+from minifcn.errors import InputError
+from minifcn.study.pictures import has_background
+from minifcn.training import Checkpoint, Run, Settings, Trainer
+from minifcn.training.recipes import CEILING_SHARE, coarsest_sufficient, evenly, settings_for
+from minifcn.training.run import load_settings
+from minifcn.training.splits import Splits, open_splits, resized
+
+INTERRUPTED = 130
+ORACLE_PICTURES = 60
+"""Labels that the ceilings are measured on: more tell nothing new and cost time."""
+
+NOT_SETTINGS = {"command", "data", "name", "out", "resume", "classes"}
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train, score and draw; 0 when finished, 130 when asked to stop."""
+    console = standard_output()
+    given = vars(arguments)
+    if "resume" in given:
+        run, splits = _resumed(given, console)
+    else:
+        run, splits = _new(given, console)
+    settings = run.trainer.settings
+    with device.use(settings.device):
+        if not run.finished and not _fit(run, console):
+            return INTERRUPTED
+        finish(run, splits, console)
+    return 0
+
+
+def _fit(run: Run, console: Console) -> bool:
+    steps = run.trainer.settings.steps
+    with (
+        StopRequest() as stop,
+        TrainingProgress(console, steps, run.trainer.step_number) as progress,
+    ):
+        done = run.fit(progress, stop)
+    if not done:
+        _say(
+            console,
+            f"stopped after step {run.trainer.step_number} of {steps}; the state is saved. "
+            f"Go on with: minifcn train --resume {run.folder}",
+        )
+    return done
+
+
+def _new(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
+    settings = _settings(given)
+    splits = open_splits(settings)
+    _say_data(console, splits, settings)
+    ceilings = _ceilings(splits.train, settings)
+    sufficient = coarsest_sufficient(ceilings)
+    if "head" not in given:
+        settings = replace(settings, head=f"fcn{sufficient}s")
+    trainer = Trainer(settings, splits.train)
+    stride = int(settings.head.removeprefix("fcn").removesuffix("s"))
+    console.print(tables.ceilings(ceilings, stride))
+    if "head" in given:
+        _say(console, f"{settings.head}, as asked for")
+    else:
+        _say(
+            console,
+            f"{settings.head}: the coarsest head whose ceiling is at least "
+            f"{100 * CEILING_SHARE:.0f} % of the best",
+        )
+    folder = _folder(given, settings)
+    run = Run(folder, trainer, splits.val, splits.describe())
+    _say_run(console, run)
+    return run, splits
+
+
+def _resumed(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
+    extra = sorted(set(given) - {"command", "resume", "data"})
+    if extra:
+        option = "--" + extra[0].replace("_", "-")
+        raise InputError(
+            f"{option} cannot be given together with --resume, which takes all settings from the "
+            "run; leave it out, or start a new run"
+        )
+    folder = Path(given["resume"])
+    if folder.is_file():
+        folder = folder.parent
+    path = folder / "checkpoint.safetensors"
+    if not path.is_file():
+        raise InputError(
+            f"{path} does not exist, so there is nothing to resume; give the folder of a run, such "
+            "as runs/nuclei-fcn2s"
+        )
+    checkpoint = Checkpoint.load(path)
+    settings = load_settings(checkpoint, path)
+    if "data" in given:
+        settings = replace(settings, folder=_absolute(given["data"]))
+    splits = open_splits(settings)
+    _say_data(console, splits, settings)
+    run = Run(folder, Trainer(settings, splits.train), splits.val, splits.describe())
+    run.resume(checkpoint)
+    _say(console, f"resuming {folder} after step {run.trainer.step_number} of {settings.steps}")
+    _say_run(console, run)
+    return run, splits
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    changes = {name: value for name, value in given.items() if name not in NOT_SETTINGS}
+    layout = changes.pop("layout", "voc" if "data" in given else "nuclei")
+    if "data" in given:
+        changes["folder"] = _absolute(given["data"])
+    if "classes" in given:
+        changes["classes"] = read_names(given["classes"])
+    return settings_for(layout, changes)
+
+
+def _absolute(folder: str) -> str:
+    # A run may be resumed from another working directory.
+    return str(Path(folder).resolve())
+
+
+def _folder(given: dict[str, Any], settings: Settings) -> Path:
+    """A folder of its own for the run; no earlier run is ever written over."""
+    out = Path(given.get("out", "runs"))
+    if "name" in given:
+        folder = out / given["name"]
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(
+                f"{folder} exists and is not empty; choose another --name, or go on with that run "
+                f"by --resume {folder}"
+            )
+        return folder
+    data = "nuclei" if settings.folder is None else Path(settings.folder).name
+    folder = out / f"{data}-{settings.head}"
+    number = 2
+    while folder.exists():
+        folder = out / f"{data}-{settings.head}-{number}"
+        number += 1
+    return folder
+
+
+def _ceilings(train: PairedFiles, settings: Settings) -> dict[int, float]:
+    """IoU at best for each head's stride, on the labels at the size they are trained on.
+
+    The mean over the classes, without background: it is easy, and would hide the others.
+    """
+    pictures = evenly(len(train), ORACLE_PICTURES)
+    few = replace(
+        train,
+        names=tuple(train.names[i] for i in pictures),
+        images=tuple(train.images[i] for i in pictures),
+        labels=tuple(train.labels[i] for i in pictures),
+    )
+    matrices = oracle.ceilings(resized(few, settings.resize))
+    things = slice(1 if has_background(train.classes) else 0, None)
+    return {stride: _known_mean(matrix.iou()[things]) for stride, matrix in matrices.items()}
+
+
+def _known_mean(values: np.ndarray) -> float:
+    """The mean of those that are not NaN, 0 where all are."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else 0.0
+
+
+def _say_data(console: Console, splits: Splits, settings: Settings) -> None:
+    where = "the nuclei that come with minifcn" if settings.folder is None else settings.folder
+    names = splits.train.classes
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    test = "no test split" if splits.test_is_val else f"{len(splits.test)} to test"
+    _say(
+        console,
+        f"{where}: {len(splits.train)} pictures to train, {len(splits.val)} to validate, {test}; "
+        f"{len(names)} classes: {shown}",
+    )
+
+
+def _say_run(console: Console, run: Run) -> None:
+    settings = run.trainer.settings
+    weights = sum(p.numel() for p in run.trainer.model.parameters())
+    crop = "whole pictures" if settings.crop is None else f"{settings.crop[1]}×{settings.crop[0]}"
+    _say(
+        console,
+        f"{settings.head} with {weights:,} weights; {settings.steps} steps of "
+        f"{settings.batch_size} × {crop}; {settings.optimizer}, learning rate {settings.lr:g}; "
+        f"into {run.folder}",
+    )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)

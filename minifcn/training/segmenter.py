@@ -1,0 +1,137 @@
+"""A model together with all that is needed to label a picture with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minifcn import functional as F
+from minifcn.data.loader import normalise
+from minifcn.data.sample import Sample
+from minifcn.data.transforms import Resize
+from minifcn.errors import InputError, ShapeError
+from minifcn.models import FCN
+from minifcn.tensor import Tensor, no_grad
+from minifcn.training.checkpoint import Checkpoint
+
+
+@dataclass
+class Segmenter:
+    """A model, the names and colours of its classes, and how its pictures are prepared.
+
+    `palette` uint8 (n, 3). `mean` and `std` are three numbers for pixels scaled to 0..1, or both
+    None: each picture by its own (see `minifcn.data.loader.normalise`).
+    `resize`: (height, width) to which each picture is brought before the model sees it, or None.
+    """
+
+    model: FCN
+    classes: tuple[str, ...]
+    palette: np.ndarray
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    resize: tuple[int, int] | None = None
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Class probabilities of pictures of one size: uint8 (N, H, W, 3) → float32 (N, K, H, W).
+
+        The model runs in evaluation mode, without a graph, and is left in the mode it was in.
+        """
+        size = images.shape[1:3]
+        x = np.stack([normalise(self._resized(image), self.mean, self.std) for image in images])
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with no_grad():
+                # A transposed view: (N, C, H, W) over the channels-last memory of the kernels.
+                logits = self.model(Tensor(x.transpose(0, 3, 1, 2)))
+                if logits.shape[2:] != size:
+                    logits = F.interpolate(logits, size=size, mode="bilinear")
+                return F.softmax(logits, 1).numpy()
+        finally:
+            self.model.train(was_training)
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        if self.resize is None:
+            return image
+        height, width = self.resize
+        unlabelled = Sample("", image, np.zeros(image.shape[:2], np.uint8))
+        return Resize(width=width, height=height)(unlabelled).image
+
+    def label(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Label pictures of one size: uint8 (N, H, W, 3) → classes uint8, confidence float32.
+
+        Both results are (N, H, W); the confidence is the probability of the class chosen.
+        """
+        probabilities = self.probabilities(images)
+        return probabilities.argmax(axis=1).astype(np.uint8), probabilities.max(axis=1)
+
+    def about(self) -> dict[str, Any]:
+        """All but the weights, as JSON values for a checkpoint."""
+        return {
+            "model": self.model.config,
+            "classes": list(self.classes),
+            "palette": self.palette.tolist(),
+            "mean": None if self.mean is None else list(self.mean),
+            "std": None if self.std is None else list(self.std),
+            "resize": None if self.resize is None else list(self.resize),
+        }
+
+    @classmethod
+    def load(cls, path: Path) -> Segmenter:
+        """The model in a checkpoint file, or the best one in the folder of a run."""
+        path = checkpoint_file(path)
+        return cls.from_checkpoint(Checkpoint.load(path), path)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, path: Path) -> Segmenter:
+        """Rebuild the model and load its weights; `path` is for the messages alone.
+
+        Raises InputError when the description is incomplete or the weights are another model's.
+        """
+        about = checkpoint.about
+        try:
+            # The generator fills weights that are overwritten at once.
+            model = FCN.from_config(about["model"], generator=np.random.default_rng(0))
+            segmenter = cls(
+                model,
+                tuple(str(name) for name in about["classes"]),
+                np.array(about["palette"], np.uint8).reshape(-1, 3),
+                _three(about["mean"]),
+                _three(about["std"]),
+                None if about["resize"] is None else (about["resize"][0], about["resize"][1]),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError, IndexError) as error:
+            raise InputError(
+                f"{path} describes a model that this minifcn cannot build ({_line(error)}); "
+                "use the minifcn that wrote it"
+            ) from error
+        try:
+            model.load_state_dict(checkpoint.model)
+        except (InputError, ShapeError, KeyError) as error:
+            raise InputError(
+                f"{path} holds the weights of another model than it describes ({_line(error)}); "
+                "take a checkpoint that was not edited"
+            ) from error
+        model.eval()
+        return segmenter
+
+
+def checkpoint_file(path: Path) -> Path:
+    """A folder of a run stands for its `best.safetensors`; a file for itself."""
+    return path / "best.safetensors" if path.is_dir() else path
+
+
+def _three(values: Any) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    if len(values) != 3:
+        raise ValueError(f"{len(values)} channels of normalisation, wanted 3")
+    return tuple(float(v) for v in values)
+
+
+def _line(error: Exception) -> str:
+    """The message in one line without a full stop, to stand inside a sentence."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

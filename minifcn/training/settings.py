@@ -1,0 +1,105 @@
+"""Everything that decides the outcome of a training run, in one frozen record."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from minifcn.errors import InputError
+
+OPTIMIZERS = ("adam", "sgd")
+SCHEDULES = ("poly", "cosine", "constant")
+NORMALISATIONS = ("dataset", "picture")
+CLASS_WEIGHTS = ("none", "balanced")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one run. Equal settings on equal data give equal bits.
+
+    Sizes are (height, width) in pixels. `crop` is cut from a picture at each visit; `resize`
+    is applied first, to every picture, in training and afterwards. `steps` counts batches.
+    """
+
+    layout: str = "nuclei"
+    folder: str | None = None  # None: the nuclei that come with the package
+    classes: tuple[str, ...] | None = None  # None: the layout's own names
+
+    head: str = "fcn8s"
+    widths: tuple[int, ...] = (16, 32, 64, 128, 128)
+    convs: tuple[int, ...] = (2, 2, 2, 2, 2)
+    fc_channels: int = 256
+    dropout: float = 0.5
+
+    steps: int = 400
+    batch_size: int = 8
+    crop: tuple[int, int] | None = (128, 128)
+    resize: tuple[int, int] | None = None
+    augment: bool = True
+    normalise: str = "dataset"  # by the training set's mean and deviation, or each picture's own
+
+    optimizer: str = "adam"
+    lr: float = 2e-3
+    weight_decay: float = 1e-2
+    schedule: str = "poly"
+    warmup: int = 20
+    class_weights: str = "none"
+
+    eval_every: int = 100
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Raises InputError, naming the setting, the value found and the values wanted."""
+        for name, least in (("steps", 1), ("batch_size", 1), ("eval_every", 1), ("warmup", 0)):
+            _at_least(name, getattr(self, name), least)
+        _at_least("seed", self.seed, 0)
+        for name in ("crop", "resize"):
+            size = getattr(self, name)
+            if size is not None and (len(size) != 2 or min(size) < 1):
+                raise InputError(f"{name} is {size}; give a height and a width of 1 or more")
+        if len(self.widths) != 5 or min(self.widths) < 1:
+            raise InputError(f"widths is {self.widths}; give five channel counts of 1 or more")
+        _at_least("fc_channels", self.fc_channels, 1)
+        if not 0.0 < self.lr < float("inf"):
+            raise InputError(f"lr is {self.lr}; give a learning rate above 0, such as 0.001")
+        if not 0.0 <= self.weight_decay < float("inf"):
+            raise InputError(f"weight_decay is {self.weight_decay}; give 0 or more")
+        _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _one_of("schedule", self.schedule, SCHEDULES)
+        _one_of("normalise", self.normalise, NORMALISATIONS)
+        _one_of("class_weights", self.class_weights, CLASS_WEIGHTS)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A dict that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Settings:
+        """The inverse of `as_dict`, also after a round trip through JSON.
+
+        Raises InputError for a setting that this version does not know or lacks.
+        """
+        known = {field.name for field in fields(cls)}
+        if set(values) != known:
+            odd = ", ".join(sorted(set(values) ^ known))
+            raise InputError(
+                f"the training settings differ from this version's in: {odd}; "
+                "use the minifcn that wrote them"
+            )
+        # JSON turns tuples into lists; a frozen record wants them back.
+        restored: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**restored)
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int) or value < least:
+        raise InputError(f"{name} is {value!r}; give a whole number of {least} or more")
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}; choose one of {', '.join(choices)}")

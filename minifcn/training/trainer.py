@@ -1,0 +1,215 @@
+"""What moves during training, and one step of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minifcn import functional as F
+from minifcn import optim
+from minifcn.data.loader import Batch, Loader, channel_statistics
+from minifcn.data.sample import VOID, Dataset
+from minifcn.errors import InputError
+from minifcn.metrics import ConfusionMatrix
+from minifcn.models import FCN
+from minifcn.nn import Dropout
+from minifcn.tensor import Tensor
+from minifcn.training.augment import augmentation
+from minifcn.training.checkpoint import Checkpoint
+from minifcn.training.class_weights import median_frequency_weights
+from minifcn.training.segmenter import Segmenter
+from minifcn.training.settings import Settings
+from minifcn.training.splits import resized
+
+FADE = 0.95
+"""How much of the running confusion matrix is kept at each step: a memory of some 20 steps."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step measured. `loss` is the batch's, the scores run over some 20 batches."""
+
+    number: int
+    loss: float
+    lr: float
+    pixel_accuracy: float
+    mean_iou: float
+    pictures: int
+
+
+class NotFiniteError(Exception):
+    """The loss or a weight became NaN or infinite, at the step given."""
+
+    def __init__(self, what: str, step: int):
+        super().__init__(f"{what} at step {step}")
+        self.what, self.step = what, step
+
+
+class Trainer:
+    """A model, its optimiser and schedule, the order of the batches, and the generators.
+
+    Everything that a later step depends on is in `checkpoint()` and comes back by `restore()`,
+    so that a run that was broken off goes on to the same bits as one that was not.
+    """
+
+    def __init__(self, settings: Settings, train: Dataset):
+        self.settings = settings
+        data = resized(train, settings.resize)
+        model = FCN(
+            len(train.classes),
+            head=settings.head,
+            widths=settings.widths,
+            convs=settings.convs,
+            fc_channels=settings.fc_channels,
+            dropout=settings.dropout,
+            generator=np.random.default_rng(settings.seed),
+        )
+        mean, std = _normalisation(settings, data)
+        self.segmenter = Segmenter(
+            model, train.classes, np.asarray(train.palette), mean, std, settings.resize
+        )
+        self.optimizer = _optimizer(settings, model)
+        self.schedule = _schedule(settings, self.optimizer)
+        self.loader = Loader(
+            data,
+            settings.batch_size,
+            settings.seed,
+            transform=augmentation(settings),
+            mean=mean,
+            std=std,
+        )
+        self.weight: Tensor | None = None
+        if settings.class_weights == "balanced":
+            labels = (data[i].label for i in range(len(data)))
+            self.weight = Tensor(median_frequency_weights(labels, len(train.classes)))
+        self.running = np.zeros((len(train.classes),) * 2)
+        self.step_number = 0
+
+    @property
+    def model(self) -> FCN:
+        """The model as it is now."""
+        return self.segmenter.model
+
+    def steps(self) -> Iterator[Step]:
+        """Train step after step, from wherever the trainer stands to the last.
+
+        Raises NotFiniteError, before the weights are touched, when the loss is not finite.
+        """
+        self.model.train()
+        batches = self.loader.batches(start=self.step_number)
+        while self.step_number < self.settings.steps:
+            yield self._step(next(batches))
+
+    def _step(self, batch: Batch) -> Step:
+        self.optimizer.zero_grad()
+        logits = self.model(Tensor(batch.images))
+        loss = F.cross_entropy(logits, Tensor(batch.labels), weight=self.weight, ignore_index=VOID)
+        value = float(loss.item())
+        if not math.isfinite(value):
+            raise NotFiniteError(f"the loss became {value}", self.step_number + 1)
+        loss.backward()
+        self.optimizer.step()
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.schedule.step()
+        self.step_number += 1
+
+        now = ConfusionMatrix(len(self.segmenter.classes))
+        now.update(batch.labels, logits.numpy().argmax(axis=1), VOID)
+        self.running = FADE * self.running + now.counts
+        # Scores are quotients, which a matrix of fading counts gives as well as one of integers.
+        now.counts = self.running  # type: ignore[assignment]
+        return Step(
+            self.step_number,
+            value,
+            rate,
+            now.pixel_accuracy,
+            now.mean_iou,
+            len(batch.images),
+        )
+
+    def checkpoint(self, more: dict[str, Any]) -> Checkpoint:
+        """All of the state, with `more` JSON values beside it.
+
+        Raises NotFiniteError rather than give a model with a weight that is not finite.
+        """
+        model = self.model.state_dict()
+        for name, array in model.items():
+            if not np.isfinite(array).all():
+                raise NotFiniteError(f"{name} became NaN or infinite", self.step_number)
+        training = {f"optimizer/{n}": a for n, a in self.optimizer.state_dict().items()}
+        training["running"] = self.running
+        about = {
+            **self.segmenter.about(),
+            "settings": self.settings.as_dict(),
+            "step": self.step_number,
+            "generators": [g.bit_generator.state for g in self._generators()],
+            **more,
+        }
+        return Checkpoint(model, about, training)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to the state in a checkpoint of a run with the same settings.
+
+        Raises InputError when the checkpoint lacks that state or fits another model.
+        """
+        if not checkpoint.training:
+            raise InputError("it holds a model alone; give the file with the state of the training")
+        self.model.load_state_dict(checkpoint.model)
+        optimizer = {
+            name.removeprefix("optimizer/"): array
+            for name, array in checkpoint.training.items()
+            if name.startswith("optimizer/")
+        }
+        self.optimizer.load_state_dict(optimizer)
+        try:
+            self.running = checkpoint.training["running"].reshape(self.running.shape)
+            self.step_number = int(checkpoint.about["step"])
+            states = checkpoint.about["generators"]
+            for generator, state in zip(self._generators(), states, strict=True):
+                generator.bit_generator.state = state
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"its training state is incomplete ({error})") from error
+        self.schedule.step(self.step_number)
+
+    def _generators(self) -> list[np.random.Generator]:
+        """Those that draw during training: dropout's. Batches draw from (seed, number) alone."""
+        return [layer.generator for layer in self.model.modules() if isinstance(layer, Dropout)]
+
+
+def _normalisation(
+    settings: Settings, data: Dataset
+) -> tuple[tuple[float, ...], tuple[float, ...]] | tuple[None, None]:
+    """Mean and deviation of each channel over the training pictures; None for each its own."""
+    if settings.normalise == "picture":
+        return None, None
+    mean, std = channel_statistics(data)
+    # A channel without variation says nothing, and must not be divided by zero.
+    return tuple(mean.tolist()), tuple(float(v) if v > 0 else 1.0 for v in std)
+
+
+def _optimizer(settings: Settings, model: FCN) -> optim.Optimizer:
+    if settings.optimizer == "sgd":
+        return optim.SGD(
+            model.parameters(),
+            lr=settings.lr,
+            momentum=0.9,
+            weight_decay=settings.weight_decay,
+        )
+    return optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+
+
+def _schedule(settings: Settings, optimizer: optim.Optimizer) -> optim.Schedule:
+    schedule: optim.Schedule
+    if settings.schedule == "poly":
+        schedule = optim.PolyLR(optimizer, settings.steps)
+    elif settings.schedule == "cosine":
+        schedule = optim.CosineAnnealingLR(optimizer, settings.steps)
+    else:
+        schedule = optim.StepLR(optimizer, settings.steps + 1)  # the first stair never ends
+    if settings.warmup:
+        schedule = optim.LinearWarmup(schedule, settings.warmup)
+    return schedule
