@@ -48,7 +48,11 @@ def torch_step(batch, size, width, channels_last):
     torch.manual_seed(0)
 
     def block(c, k, r):
-        return [nn.Conv2d(c, k, r, padding=r // 2), nn.BatchNorm2d(k), nn.ReLU(inplace=True)]
+        return [
+            nn.Conv2d(c, k, r, padding=r // 2, bias=False),
+            nn.BatchNorm2d(k),
+            nn.ReLU(inplace=True),
+        ]
 
     class FCN8s(nn.Module):
         """The same net: VGG trunk, fc6 3×3, fc7 1×1, skips from pool4 and pool3."""
@@ -133,14 +137,18 @@ def main():
     def run(name):
         call = [sys.executable, __file__, "--only", name, "--steps", str(args.steps)]
         call += [f"--{k}={v}" for k, v in zip(("batch", "size", "width"), setting, strict=True)]
-        return json.loads(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
+        return json.loads(
+            subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True).stdout
+        )
 
     run("minifcn")  # compiles
     results = {name: [] for name in names}
     for _ in range(args.turns):
         for name in names:
             results[name].append(run(name))
-    first = results[names[0]][0]["parameters"]
+    counts = {turn["parameters"] for turns in results.values() for turn in turns}
+    assert len(counts) == 1, f"the nets differ: {counts} parameters"
+    first = counts.pop()
     print(f"FCN-8s, {first:,} parameters, batch {args.batch}, {args.size}×{args.size}")
     print(f"{platform.machine()}, Python {platform.python_version()}, median of {args.turns} turns")
     print(f"{'':22}{'ms a step':>10}{'peak MiB':>10}")

@@ -64,7 +64,7 @@ def _cross_entropy_numba(logits, target, amount, loss, grad):  # type: ignore[no
         for k in range(1, classes):
             # NaN must reach the loss: it is what tells a broken training run
             top = z[k] if z[k] > top or z[k] != z[k] else top
-        total = a - a
+        total = z.dtype.type(0)
         for k in range(classes):
             g[k] = np.exp(z[k] - top)
             total += g[k]

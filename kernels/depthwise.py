@@ -5,6 +5,9 @@
 There is no matrix product to speak of, so there is no column matrix either: each output pixel sums
 its taps directly, the loop over channels innermost, where memory is contiguous. Up-sampling by a
 bilinear filter is the transposed form of this, with one filter for all classes.
+
+Taps outside the picture are skipped here, where the definition multiplies by zero: the same number
+unless a weight is infinite or NaN.
 """
 
 from __future__ import annotations

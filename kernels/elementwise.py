@@ -1,7 +1,7 @@
 """Loops over all elements: ReLU and the gate that is its derivative.
 
-An activation's memory is a contiguous (N, H, W, C) block whatever its view, so these loops run over
-flat memory, in the order in which it lies.
+An activation's memory is as a rule a contiguous (N, H, W, C) block under a transposed view, so
+these loops run over flat memory, in the order in which it lies; other layouts are copied first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BLOCK = 16384  # elements that one thread takes at a time
 
 
 def relu(x: np.ndarray) -> np.ndarray:
-    """max(x, 0); NaN stays NaN. Any shape and layout; the result has the layout of x."""
+    """max(x, 0); NaN stays NaN. Any shape; a picture's result is channels-last in memory."""
     if device.is_reference():
         return np.where(x < 0, x.dtype.type(0), x)
     source = _flat(x)

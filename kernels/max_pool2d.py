@@ -22,7 +22,7 @@ from minifcn.kernels.taps import Pair
 def max_pool2d(
     x: np.ndarray, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(y, index), both (N, *out, C), from x (N, H, W, C). Every window must touch the picture."""
+    """(y, index), both (N, *out, C), from x (N, H, W, C)."""
     if device.is_reference():
         return _max_pool2d_numpy(x, kernel, stride, padding, dilation, out)
     y = workspace.empty((x.shape[0], *out, x.shape[3]), x.dtype)

@@ -17,6 +17,9 @@ as LLVM code here, through `numba.extending.intrinsic`; everything around it is 
 Offsets and strides are counted in elements. A stride of 0 for S repeats its row, which is how a
 bias is added; S = C accumulates.
 
+Numba's cache on disk knows the file of a compiled function, not the files that it draws from: after
+a change here delete ``kernels/__pycache__/*.nb?``, or the callers run the old code.
+
 Source: Goto, van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 2008.
 """
 

@@ -57,6 +57,8 @@ def _lease(size: int) -> np.ndarray:
 
 def _release(memory: np.ndarray) -> None:
     global _kept
+    if memory.size > KEPT:
+        return
     _free[id(memory)] = memory
     _by_size.setdefault(memory.size, []).append(id(memory))
     _kept += memory.size

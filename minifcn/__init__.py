@@ -25,7 +25,7 @@ _FROM = {
         "is_grad_enabled",
     ),
     "minifcn.graph": ("grad",),
-    "minifcn.creation": ("tensor", "zeros", "ones", "randn"),
+    "minifcn.creation": ("zeros", "ones", "randn"),
     "minifcn.ops.shape": ("cat", "stack"),
     "minifcn.ops.matmul": ("matmul",),
     "minifcn.errors": ("GraphError", "InputError", "ShapeError"),
@@ -51,7 +51,6 @@ __all__ = ["__version__", *_MODULE_OF, *_SUBMODULES]
 if TYPE_CHECKING:
     from minifcn.creation import ones as ones
     from minifcn.creation import randn as randn
-    from minifcn.creation import tensor as tensor
     from minifcn.creation import zeros as zeros
     from minifcn.errors import GraphError as GraphError
     from minifcn.errors import InputError as InputError

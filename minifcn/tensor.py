@@ -7,12 +7,12 @@ gradient comes free. `minifcn.graph` walks the graph.
 
 The graph points from results to inputs: a Tensor knows the Function that made it (its creator), and
 a Function knows the nodes that its inputs came from. It keeps an input's *values* only where its
-``backward`` reads them (`Function.keeps`), so that memory is not held for nothing.
+``backward`` reads them (`Function.reads`), so that memory is not held for nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -95,6 +95,7 @@ class Tensor:
     __pow__: Callable[..., Tensor]
     __neg__: Callable[..., Tensor]
     __matmul__: Callable[..., Tensor]
+    __rmatmul__: Callable[..., Tensor]
     __getitem__: Callable[..., Tensor]
     __lt__: Callable[..., Tensor]
     __le__: Callable[..., Tensor]
@@ -181,6 +182,15 @@ class Tensor:
     def __len__(self) -> int:
         return len(self.data)
 
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.data, dtype, copy=copy)
+
+    def __format__(self, form: str) -> str:
+        return format(self.item(), form) if form else repr(self)
+
     def __bool__(self) -> bool:
         return bool(self.data)
 
@@ -230,7 +240,13 @@ class Tensor:
     def _version(self, number: int) -> None:
         self._clock[0] = number
 
-    def _change(self, what: str) -> np.ndarray:
+    def _change(self, what: str, value: Any = None) -> np.ndarray:
+        if _grad_enabled and isinstance(value, Tensor) and value.requires_grad:
+            raise GraphError(
+                f"{what}: the value takes part in a graph, which writing in place would lose; "
+                "build the result with minifcn.cat or arithmetic, or write under "
+                "`with minifcn.no_grad():`"
+            )
         if _grad_enabled and (self.requires_grad or self._creator is not None):
             raise GraphError(
                 f"{what}: a Tensor that takes part in a graph cannot be changed in place while "
@@ -240,22 +256,22 @@ class Tensor:
         return self.data
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._change("x[...] = value")[_array(index)] = _array(value)
+        self._change("x[...] = value", value)[_array(index)] = _array(value)
 
     def copy_(self, source: Any) -> Tensor:
         """Overwrite the values, under `no_grad`."""
-        self._change("copy_")[...] = _array(source)
+        self._change("copy_", source)[...] = _array(source)
         return self
 
     def add_(self, other: Any, alpha: float = 1.0) -> Tensor:
         """Add ``alpha · other`` in place, under `no_grad`."""
-        data = self._change("add_")
+        data = self._change("add_", other)
         data += _array(other) if alpha == 1.0 else _array(other) * data.dtype.type(alpha)
         return self
 
     def mul_(self, other: Any) -> Tensor:
         """Multiply in place, under `no_grad`."""
-        data = self._change("mul_")
+        data = self._change("mul_", other)
         data *= _array(other)
         return self
 
@@ -284,11 +300,14 @@ class Function:
         backward(self, grad) -> tuple of gradients   # Tensors in, Tensors or None out
 
     and is applied by calling the instance on Tensors. ``self.inputs[i]`` is input i as a Tensor
-    (only those listed in ``keeps``); ``self.needs[i]`` says whether a gradient for it is wanted.
+    (only those that are read); ``self.needs[i]`` says whether a gradient for it is wanted.
     """
 
-    #: which inputs ``backward`` reads: all of them (None), or those with these positions
-    keeps: tuple[int, ...] | None = None
+    #: gradient i needs the values of the inputs ``reads[i]``; None: of all. What no wanted gradient
+    #: needs is not kept.
+    reads: Mapping[int, tuple[int, ...]] | None = None
+    #: whether ``backward`` needs the result: it is then ``self.output``, an array
+    reads_output = False
 
     used = False
     needs: tuple[bool, ...]
@@ -306,14 +325,17 @@ class Function:
         for x in tensors:
             if x is not None and np.may_share_memory(output.data, x.data):  # a view
                 output._clock = x._clock
-        if _grad_enabled and any(x is not None and x.requires_grad for x in tensors):
+        smooth = np.issubdtype(output.dtype, np.floating)
+        if _grad_enabled and smooth and any(x is not None and x.requires_grad for x in tensors):
             self.needs = tuple(x is not None and x.requires_grad for x in tensors)
             self.nodes = [None if x is None or not x.requires_grad else x.node for x in tensors]
-            kept = range(len(tensors)) if self.keeps is None else self.keeps
+            kept = self._read(len(tensors))
             self._kept = [x if i in kept else None for i, x in enumerate(tensors)]
             self._versions = [-1 if x is None else x._version for x in self._kept]
             self.shape, self.dtype = output.shape, output.dtype
             self.result: Tensor | None = None
+            if self.reads_output:
+                self._output = output.data, output._clock, output._version
             output.requires_grad = True
             output._creator = self
         return output
@@ -348,6 +370,24 @@ class Function:
                 )
         return self._kept
 
+    @property
+    def output(self) -> np.ndarray:
+        """The result, where ``reads_output``. Reading it after a change in place is an error."""
+        array, clock, version = self._output
+        if clock[0] != version:
+            raise GraphError(
+                f"{self.name}.backward: its result, of shape {array.shape}, was changed in place "
+                "after it was computed; run backward before the change, or change a .clone()"
+            )
+        return array
+
+    def _read(self, count: int) -> set[int]:
+        """The positions of the inputs whose values the wanted gradients need."""
+        if self.reads is None:
+            return set(range(count))
+        wanted = (self.reads.get(i, ()) for i, need in enumerate(self.needs) if need)
+        return {position for positions in wanted for position in positions}
+
     def free(self) -> None:
         """Give back all that was saved: the graph behind this node cannot be walked again."""
         self.__dict__.clear()
@@ -357,7 +397,7 @@ class Function:
 class Cast(Function):
     """The same numbers in another dtype; the gradient goes back in the first one."""
 
-    keeps = ()
+    reads = {}
 
     def __init__(self, dtype: Any) -> None:
         self.to_dtype = np.dtype(dtype)

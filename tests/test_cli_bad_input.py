@@ -2,6 +2,7 @@
 
 import errno
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -111,9 +112,13 @@ def test_a_loss_that_is_no_number(data, tmp_path, capsys, monkeypatch):
     assert all(np.isfinite(array).all() for array in kept.model.values())
 
 
-def test_a_learning_rate_far_too_high(data, tmp_path, capsys):
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+def test_a_learning_rate_far_too_high(data, tmp_path, capsys, device):
     options = ("--optimizer", "sgd", "--lr", "1e38", "--warmup", "0", "--steps", "30")
-    refused(capsys, train(data, tmp_path / "runs", *options), "--lr", "checkpoint.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # on a terminal, warnings would stand above the sentence
+        code = train(data, tmp_path / "runs", *options, "--device", device)
+    refused(capsys, code, "--lr", "checkpoint.safetensors")
 
 
 def test_a_full_disk_keeps_what_was_saved(data, tmp_path, capsys, monkeypatch):

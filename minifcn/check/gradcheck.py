@@ -251,6 +251,11 @@ def gradgradcheck(
             pairs = [
                 (y, u) for y, u in zip(outputs, everything[count:], strict=True) if y.requires_grad
             ]
+            if not pairs:
+                raise InputError(
+                    "gradgradcheck: no output of fn depends on an input that wants a gradient; "
+                    "check for a detach() or no_grad in fn"
+                )
             gradients = grad(
                 [y for y, _ in pairs],
                 checked,

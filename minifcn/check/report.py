@@ -62,7 +62,7 @@ class InputReport:
             f"{self.analytic:.10g}",
             f"{self.numeric:.10g}",
             f"{self.largest:.1e}",
-            self.verdict + (f" ({self.kinks} places)" if self.kinks > 1 else ""),
+            self.verdict + (f" ({self.kinks} places)" if self.verdict == "kink" else ""),
         ]
 
 
@@ -71,8 +71,8 @@ class Report:
     """A gradient check of one function: a line an input. It is true only if all are right.
 
     `verdict` is the gravest of the inputs' verdicts, so that a caller who knows that the point is
-    a tie can ask for `report.verdict == "kink"`. `error` is the largest relative error among the
-    entries that are no kink. Printing gives a table.
+    a tie can ask for `report.verdict == "kink"`. `error` is the largest relative error over
+    the inputs that have no kink. Printing gives a table.
     """
 
     title: str

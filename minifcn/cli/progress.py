@@ -7,6 +7,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from minifcn.cli.compiling import CompileWatch
@@ -131,7 +132,7 @@ class _State(ProgressColumn):
     """The state of the training, or the kernel that Numba is compiling now."""
 
     def __init__(self, watch: CompileWatch) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self.watch = watch
 
     def render(self, task: Task) -> Text:

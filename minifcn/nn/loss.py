@@ -7,9 +7,8 @@ import numpy as np
 from minifcn import functional as F
 from minifcn.errors import InputError
 from minifcn.nn.module import Module
+from minifcn.ops.cross_entropy import REDUCTIONS
 from minifcn.tensor import Tensor
-
-_REDUCTIONS = ("mean", "sum", "none", "batch", "image")
 
 
 class CrossEntropyLoss(Module):
@@ -29,10 +28,10 @@ class CrossEntropyLoss(Module):
         ignore_index: int = -100,
         reduction: str = "mean",
     ) -> None:
-        if reduction not in _REDUCTIONS:
+        if reduction not in REDUCTIONS:
             raise InputError(
                 f"CrossEntropyLoss: reduction is {reduction!r}; "
-                f"choose one of {', '.join(_REDUCTIONS)}"
+                f"choose one of {', '.join(REDUCTIONS)}"
             )
         self.weight = weight
         self.ignore_index = ignore_index

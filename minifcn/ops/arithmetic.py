@@ -17,7 +17,7 @@ from minifcn.tensor import Function, Tensor
 class Add(Function):
     """a + b."""
 
-    keeps = ()
+    reads = {}
 
     def forward(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         self.shapes = a.shape, b.shape
@@ -34,7 +34,7 @@ class Add(Function):
 class Sub(Function):
     """a − b."""
 
-    keeps = ()
+    reads = {}
 
     def forward(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         self.shapes = a.shape, b.shape
@@ -51,36 +51,42 @@ class Sub(Function):
 class Mul(Function):
     """a · b."""
 
+    reads = {0: (1,), 1: (0,)}  # each one's gradient reads the other
+
     def forward(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        self.shapes = a.shape, b.shape
         return a * b
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b = self.inputs
         return (
-            sum_to(mul(grad, b), a.shape) if self.needs[0] else None,
-            sum_to(mul(grad, a), b.shape) if self.needs[1] else None,
+            sum_to(mul(grad, b), self.shapes[0]) if self.needs[0] else None,
+            sum_to(mul(grad, a), self.shapes[1]) if self.needs[1] else None,
         )
 
 
 class Div(Function):
     """a / b. d/da = 1/b, d/db = −a/b²."""
 
+    reads = {0: (1,), 1: (0, 1)}
+
     def forward(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        self.shapes = a.shape, b.shape
         return a / b
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b = self.inputs
         share = div(grad, b)
         return (
-            sum_to(share, a.shape) if self.needs[0] else None,
-            sum_to(neg(mul(share, div(a, b))), b.shape) if self.needs[1] else None,
+            sum_to(share, self.shapes[0]) if self.needs[0] else None,
+            sum_to(neg(mul(share, div(a, b))), self.shapes[1]) if self.needs[1] else None,
         )
 
 
 class Neg(Function):
     """−a."""
 
-    keeps = ()
+    reads = {}
 
     def forward(self, a: np.ndarray) -> np.ndarray:
         return -a

@@ -22,6 +22,8 @@ class BatchNorm(Function):
     ``mean`` and ``variance`` (C,) hold the batch's own statistics, in float64.
     """
 
+    reads = {0: (0, 1), 1: (0, 1), 2: (0, 1)}
+
     def __init__(self, eps: float) -> None:
         self.eps = eps
 
@@ -71,6 +73,8 @@ class BatchNorm(Function):
 
 class ScaleShift(Function):
     """scale[c] · x + shift[c]: batch normalisation with fixed statistics."""
+
+    reads = {0: (1,), 1: (0,), 2: ()}
 
     def forward(self, x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
         rows = channels_last(x)

@@ -37,10 +37,13 @@ class Settings(NamedTuple):
 class Conv2d(Function):
     """y[n, k, p, q] = b[k] + Σ x[n, c, p·stride + r·dilation − padding, …] · w[k, c, r, s]."""
 
+    reads = {0: (1,), 1: (0,), 2: ()}
+
     def __init__(self, settings: Settings, out: Pair | None = None) -> None:
         self.settings, self.out = settings, out
 
     def forward(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        self.size, self.kernel = x.shape[2:], weight.shape[2:]
         stride, padding, dilation, groups = self.settings
         axes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation)
         p, q = self.out or (geometry.conv_output_size(*axis) for axis in axes)
@@ -52,10 +55,10 @@ class Conv2d(Function):
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, _ = self.inputs
         return (
-            ConvTranspose2d(self.settings, x.shape[2:])(grad, weight, None)
+            ConvTranspose2d(self.settings, self.size)(grad, weight, None)
             if self.needs[0]
             else None,
-            Conv2dWeight(self.settings, weight.shape[2:])(x, grad) if self.needs[1] else None,
+            Conv2dWeight(self.settings, self.kernel)(x, grad) if self.needs[1] else None,
             ChannelSum()(grad) if self.needs[2] else None,
         )
 
@@ -63,18 +66,21 @@ class Conv2d(Function):
 class ConvTranspose2d(Function):
     """The adjoint of `Conv2d` in x: every output pixel gives back through the taps that read it."""
 
+    reads = {0: (1,), 1: (0,), 2: ()}
+
     def __init__(self, settings: Settings, size: Pair) -> None:
         self.settings, self.size = settings, size
 
     def forward(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+        self.input_size, self.kernel = x.shape[2:], weight.shape[2:]
         y = kernels.conv_transpose2d(channels_last(x), weight, bias, *self.settings, self.size)
         return channels_first(y)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, _ = self.inputs
         return (
-            Conv2d(self.settings, x.shape[2:])(grad, weight, None) if self.needs[0] else None,
-            Conv2dWeight(self.settings, weight.shape[2:])(grad, x) if self.needs[1] else None,
+            Conv2d(self.settings, self.input_size)(grad, weight, None) if self.needs[0] else None,
+            Conv2dWeight(self.settings, self.kernel)(grad, x) if self.needs[1] else None,
             ChannelSum()(grad) if self.needs[2] else None,
         )
 
@@ -82,10 +88,13 @@ class ConvTranspose2d(Function):
 class Conv2dWeight(Function):
     """The adjoint of `Conv2d` in w: dw[k, c, r, s] = Σ_{n, p, q} x[n, c, …] · g[n, k, p, q]."""
 
+    reads = {0: (1,), 1: (0,)}
+
     def __init__(self, settings: Settings, kernel: Pair) -> None:
         self.settings, self.kernel = settings, kernel
 
     def forward(self, x: np.ndarray, grad: np.ndarray) -> np.ndarray:
+        self.size, self.out = x.shape[2:], grad.shape[2:]
         return kernels.conv2d_weight(
             channels_last(x), channels_last(grad), self.kernel, *self.settings
         )
@@ -93,15 +102,15 @@ class Conv2dWeight(Function):
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, g = self.inputs
         return (
-            ConvTranspose2d(self.settings, x.shape[2:])(g, grad, None) if self.needs[0] else None,
-            Conv2d(self.settings, g.shape[2:])(x, grad, None) if self.needs[1] else None,
+            ConvTranspose2d(self.settings, self.size)(g, grad, None) if self.needs[0] else None,
+            Conv2d(self.settings, self.out)(x, grad, None) if self.needs[1] else None,
         )
 
 
 class ChannelSum(Function):
     """Σ over N, H and W: the gradient of a bias."""
 
-    keeps = ()
+    reads = {}
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         self.input_shape = x.shape
@@ -192,7 +201,7 @@ def conv_transpose2d(
             f"{weight.shape} wants {weight.shape[0]}"
         )
     if x.shape[1] % groups:
-        raise ShapeError(f"{name}: input has {x.shape[1]} channels, which groups={groups} splits")
+        raise ShapeError(f"{name}: groups={groups} does not divide the {x.shape[1]} channels")
     _check_bias(name, x, bias, weight.shape[1] * groups)
     axes = zip(x.shape[2:], weight.shape[2:], settings.stride, settings.padding, extra)
     try:

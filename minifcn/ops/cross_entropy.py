@@ -25,6 +25,7 @@ import numpy as np
 
 from minifcn import kernels
 from minifcn.errors import InputError, ShapeError
+from minifcn.ops.pointwise import Gate
 from minifcn.ops.reduction import total
 from minifcn.ops.softmax import log_softmax
 from minifcn.tensor import Function, Tensor, is_grad_enabled
@@ -59,7 +60,8 @@ class CrossEntropy(Function):
         classes = np.arange(logits.shape[1]).reshape(-1, *[1] * (logits.ndim - 2))
         hot = Tensor((classes == self.target[:, None]).astype(logits.dtype))
         amount = Tensor(self.amount[:, None])
-        return ((log_softmax(logits, 1).exp() - hot) * amount * each,)
+        counted = Gate(np.broadcast_to(self.amount[:, None], logits.shape))(logits)  # void: 0
+        return ((log_softmax(counted, 1).exp() - hot) * amount * each,)
 
 
 def cross_entropy(
@@ -95,6 +97,11 @@ def cross_entropy(
             f"cross_entropy: target has shape {labels.shape}, wanted {wanted} for logits of shape "
             f"{input.shape}, (N, classes, …)"
         )
+    if not np.issubdtype(input.dtype, np.floating) or input.shape[1] == 0:
+        raise ShapeError(
+            f"cross_entropy: input is {input.dtype} of shape {input.shape}, wanted floating logits "
+            "of at least one class"
+        )
     if not np.issubdtype(labels.dtype, np.integer):
         raise ShapeError(f"cross_entropy: target has dtype {labels.dtype}, wanted an integer dtype")
     labels = labels.astype(np.int64)
@@ -110,7 +117,7 @@ def cross_entropy(
                 f"cross_entropy: weight has shape {weights.shape}, wanted ({classes},), one a class"
             )
     labels = np.where(valid, labels, 0)
-    amount = np.where(valid, weights[labels], 0.0) if classes else np.zeros(labels.shape)
+    amount = np.where(valid, weights[labels], 0.0)
     if labels.size and not valid.any():
         warnings.warn(
             "cross_entropy: every target pixel is ignored; the loss and its gradient are zero",

@@ -16,7 +16,7 @@ from minifcn.tensor import Function, Tensor
 class Resample(Function):
     """Both axes through their matrices; the adjoint goes back through the transposed ones."""
 
-    keeps = ()
+    reads = {}
 
     def __init__(self, rows: Matrix, columns: Matrix) -> None:
         self.rows, self.columns = rows, columns

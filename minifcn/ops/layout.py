@@ -25,9 +25,9 @@ def channels_first(y: np.ndarray) -> np.ndarray:
 
 def pair(op: str, name: str, value: int | Sequence[int]) -> Pair:
     """A setting given as one number for both axes, or as (vertical, horizontal)."""
-    both = (value, value) if isinstance(value, int | np.integer) else tuple(value)
-    if len(both) != 2:
-        raise ShapeError(f"{op}: {name} is {value}, wanted one number or (vertical, horizontal)")
+    both = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(both) != 2 or not all(isinstance(n, int | np.integer) for n in both):
+        raise ShapeError(f"{op}: {name} is {value}, wanted one integer or (vertical, horizontal)")
     return int(both[0]), int(both[1])
 
 
@@ -38,7 +38,7 @@ def is_picture(op: str, x: Tensor, name: str = "input") -> None:
             f"{op}: {name} has shape {x.shape}, wanted (N, C, H, W); "
             "add the missing dimension with unsqueeze(0)"
         )
-    if not np.issubdtype(x.dtype, np.floating):
+    if x.dtype not in (np.float32, np.float64):
         raise ShapeError(
             f"{op}: {name} has dtype {x.dtype}, wanted float32 or float64; use .to(...)"
         )

@@ -12,14 +12,17 @@ from minifcn.tensor import Function, Tensor
 class MatMul(Function):
     """A·B over the last two dimensions. dA = G·Bᵀ, dB = Aᵀ·G."""
 
+    reads = {0: (1,), 1: (0,)}
+
     def forward(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        self.shapes = a.shape, b.shape
         return a @ b
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b = self.inputs
         return (
-            sum_to(matmul(grad, b.transpose(-1, -2)), a.shape) if self.needs[0] else None,
-            sum_to(matmul(a.transpose(-1, -2), grad), b.shape) if self.needs[1] else None,
+            sum_to(matmul(grad, b.transpose(-1, -2)), self.shapes[0]) if self.needs[0] else None,
+            sum_to(matmul(a.transpose(-1, -2), grad), self.shapes[1]) if self.needs[1] else None,
         )
 
 

@@ -12,7 +12,7 @@ def _to(x: Tensor, dtype: object) -> Tensor:
 
 def _clone(x: Tensor) -> Tensor:
     """A copy with memory of its own, in the graph."""
-    return arithmetic.mul(x, 1)
+    return Cast(x.dtype)(x)
 
 
 Tensor.backward = graph.backward
@@ -27,6 +27,7 @@ Tensor.__rtruediv__ = lambda a, b: arithmetic.div(b, a)
 Tensor.__pow__ = arithmetic.power
 Tensor.__neg__ = arithmetic.neg
 Tensor.__matmul__ = matmul.matmul
+Tensor.__rmatmul__ = lambda a, b: matmul.matmul(b, a)
 Tensor.__getitem__ = shape.index
 Tensor.__lt__ = arithmetic.less
 Tensor.__le__ = arithmetic.less_equal

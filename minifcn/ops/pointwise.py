@@ -100,20 +100,20 @@ class ReLU(Function):
     Backward needs the sign of the result only, which the next layer keeps anyway.
     """
 
-    keeps = ()
+    reads = {}
+    reads_output = True
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        self.positive = kernels.relu(x)
-        return self.positive
+        return kernels.relu(x)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (Gate(self.positive)(grad),)
+        return (Gate(self.output)(grad),)
 
 
 class Gate(Function):
     """The gradient where ``positive`` > 0, else 0: linear in the gradient, and its own adjoint."""
 
-    keeps = ()
+    reads = {}
 
     def __init__(self, positive: np.ndarray) -> None:
         self.positive = positive
@@ -192,7 +192,7 @@ def dropout(
 
 
 def _mask(x: np.ndarray, p: float, generator: np.random.Generator) -> Any:
-    """0 or 1/(1 − p), drawn in the order of memory so that it has the layout of ``x``."""
+    """0 or 1/(1 − p); for pictures drawn in the order N, H, W, C, whatever the layout of ``x``."""
     kept = np.empty_like(x)
     scale = 0.0 if p == 1.0 else 1.0 / (1.0 - p)
     memory_order = kept.transpose(0, 2, 3, 1) if x.ndim == 4 else kept

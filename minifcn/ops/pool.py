@@ -8,7 +8,6 @@ import numpy as np
 
 from minifcn import kernels
 from minifcn.errors import ShapeError
-from minifcn.ops import shape
 from minifcn.ops.conv2d import Conv2d, Settings
 from minifcn.ops.layout import Pair, channels_first, channels_last, is_picture, pair, pooled
 from minifcn.ops.reduction import mean
@@ -18,7 +17,7 @@ from minifcn.tensor import Function, Tensor
 class MaxPool2d(Function):
     """The largest value of each window; the gradient goes to the pixel that had it."""
 
-    keeps = ()
+    reads = {}
 
     def __init__(self, windows: tuple[Pair, Pair, Pair, Pair], out: Pair) -> None:
         self.windows, self.out = windows, out
@@ -35,7 +34,7 @@ class MaxPool2d(Function):
 class MaxUnpool2d(Function):
     """The gradient put back at the winners: linear, with `TakePixels` as its adjoint."""
 
-    keeps = ()
+    reads = {}
 
     def __init__(
         self, index: np.ndarray, size: Pair, windows: tuple[Pair, Pair, Pair, Pair]
@@ -53,7 +52,7 @@ class MaxUnpool2d(Function):
 class TakePixels(Function):
     """The winners' pixels of another picture: linear, with `MaxUnpool2d` as its adjoint."""
 
-    keeps = ()
+    reads = {}
 
     def __init__(
         self, index: np.ndarray, size: Pair, windows: tuple[Pair, Pair, Pair, Pair]
@@ -130,21 +129,15 @@ def avg_pool2d(
     kernel = pair(name, "kernel_size", kernel_size)
     step = kernel if stride is None else pair(name, "stride", stride)
     pad = pair(name, "padding", padding)
-    n, c, h, w = x.shape
+    c, h, w = x.shape[1:]
     out = pooled(name, (h, w), kernel, step, pad, (1, 1), ceil_mode)
     counts = [
         _counts(*axis, include=count_include_pad) for axis in zip((h, w), kernel, step, pad, out)
     ]
-    # the last windows may hang over the padded edge: frame x with zeros so that they all fit
-    over = [
-        max((o - 1) * s + k - size - p, 0)
-        for o, s, k, size, p in zip(out, step, kernel, (h, w), pad)
-    ]
-    framed = shape.pad(x, (pad[1], over[1], pad[0], over[0]))
     ones = Tensor(np.ones((c, 1, *kernel), x.dtype))
-    sums = Conv2d(Settings(step, (0, 0), (1, 1), c))(framed, ones, None)
+    sums = Conv2d(Settings(step, pad, (1, 1), c), out)(x, ones, None)  # zeros outside x
     share = 1.0 / np.outer(*counts)
-    return sums[:, :, : out[0], : out[1]] * Tensor(share.astype(x.dtype))
+    return sums * Tensor(share.astype(x.dtype))
 
 
 def _counts(size: int, k: int, s: int, p: int, out: int, include: bool) -> np.ndarray:

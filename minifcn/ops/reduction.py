@@ -29,14 +29,18 @@ def dims_of(name: str, dim: Dims, ndim: int) -> tuple[int, ...]:
 class Sum(Function):
     """Σ along dimensions. Its adjoint repeats the gradient along them."""
 
-    keeps = ()
+    reads = {}
 
     def __init__(self, dims: tuple[int, ...], keepdim: bool) -> None:
         self.dims, self.keepdim = dims, keepdim
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         self.input_shape = x.shape
-        return x.sum(axis=self.dims, keepdims=self.keepdim)
+        if not np.issubdtype(x.dtype, np.floating):
+            return x.sum(axis=self.dims, keepdims=self.keepdim)
+        # in float64: down a channel of channels-last memory NumPy adds one by one, and in float32
+        # the mean of a million pixels would be 1 % off
+        return x.sum(axis=self.dims, keepdims=self.keepdim, dtype=np.float64).astype(x.dtype)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (_spread(grad, self.input_shape, self.dims),)
@@ -45,7 +49,7 @@ class Sum(Function):
 class Expand(Function):
     """Repeat along dimensions of length 1, and new ones in front. Its adjoint is a sum."""
 
-    keeps = ()
+    reads = {}
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.to_shape = shape
@@ -64,7 +68,7 @@ class Extremum(Function):
     The gradient flows to the element that was chosen and to no other.
     """
 
-    keeps = ()
+    reads = {}
 
     def __init__(self, dim: int, keepdim: bool, largest: bool) -> None:
         self.dim, self.keepdim, self.largest = dim, keepdim, largest
@@ -103,6 +107,9 @@ def sum_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 def expand(x: Tensor, *shape: Any) -> Tensor:
     """Repeat ``x`` to ``shape`` without copying; dimensions to repeat must have length 1."""
     wanted = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else tuple(shape)
+    if len(wanted) >= x.ndim:  # −1: as it is
+        own = (*(1,) * (len(wanted) - x.ndim), *x.shape)
+        wanted = tuple(m if n == -1 else n for m, n in zip(own, wanted))
     try:
         fits = np.broadcast_shapes(x.shape, wanted) == wanted
     except ValueError:

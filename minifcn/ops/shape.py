@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from minifcn.tensor import Function, Tensor
 class Reshape(Function):
     """The same elements, in C order, under another shape."""
 
-    keeps = ()
+    reads = {}
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.to_shape = shape
@@ -31,7 +32,7 @@ class Reshape(Function):
 class Permute(Function):
     """Dimensions in another order; a view, no element moves in memory."""
 
-    keeps = ()
+    reads = {}
 
     def __init__(self, dims: tuple[int, ...]) -> None:
         self.dims = dims
@@ -46,7 +47,7 @@ class Permute(Function):
 class Index(Function):
     """x[index]. Its adjoint adds the gradient into zeros at ``index``."""
 
-    keeps = ()
+    reads = {}
 
     def __init__(self, index: Any) -> None:
         self.index = index
@@ -62,14 +63,18 @@ class Index(Function):
 class Scatter(Function):
     """Zeros with the values added at ``index``, repeats included: the adjoint of `Index`."""
 
-    keeps = ()
+    reads = {}
 
     def __init__(self, index: Any, shape: tuple[int, ...]) -> None:
         self.index, self.to_shape = index, shape
 
     def forward(self, values: np.ndarray) -> np.ndarray:
         out = np.zeros(self.to_shape, values.dtype)
-        np.add.at(out, self.index, values)
+        parts = self.index if isinstance(self.index, tuple) else (self.index,)
+        if all(isinstance(part, int | slice | EllipsisType | None) for part in parts):
+            out[self.index] = values  # such an index names no element twice
+        else:
+            np.add.at(out, self.index, values)
         return out
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -79,7 +84,7 @@ class Scatter(Function):
 class Cat(Function):
     """Joined along one dimension. Each input's gradient is its own slice."""
 
-    keeps = ()
+    reads = {}
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
@@ -108,7 +113,7 @@ class Pad(Function):
     The gradient of x is the gradient without the frame: padding by the negative widths.
     """
 
-    keeps = ()
+    reads = {}
 
     def __init__(self, widths: tuple[int, int, int, int], value: float) -> None:
         self.widths, self.value = widths, value
@@ -190,7 +195,10 @@ def unsqueeze(x: Tensor, dim: int) -> Tensor:
 def index(x: Tensor, where: Any) -> Tensor:
     """x[where], for everything that NumPy can index with; index Tensors count as arrays."""
     parts = where if isinstance(where, tuple) else (where,)
-    plain = tuple(part.data if isinstance(part, Tensor) else part for part in parts)
+    # index arrays are copied: the gradient must go where the values came from, even if they change
+    plain = tuple(
+        np.array(part) if isinstance(part, Tensor | np.ndarray | list) else part for part in parts
+    )
     try:
         return Index(plain if isinstance(where, tuple) else plain[0])(x)
     except IndexError as error:

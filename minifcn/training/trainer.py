@@ -102,7 +102,10 @@ class Trainer:
         self.model.train()
         batches = self.loader.batches(start=self.step_number)
         while self.step_number < self.settings.steps:
-            yield self._step(next(batches))
+            # What overflows ends in a loss that is not finite, which is looked at and explained.
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                step = self._step(next(batches))
+            yield step
 
     def _step(self, batch: Batch) -> Step:
         self.optimizer.zero_grad()
