@@ -6,10 +6,12 @@ runs is `minifcn.device`'s choice; the operations above do not ask.
 
 import os
 
-# A thread that waits for its fellows shall sleep, not spin: on a machine that does anything else at
-# the time, spinning takes the processor from the very thread that is waited for (here, with two
-# other programs running, a training step took 1,340 ms against 256). OpenMP reads it as it starts.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# A thread that waits for its fellows shall soon sleep, not spin on: when the machine does anything
+# else at the time, spinning takes the processor from the very thread that is waited for. (With two
+# other programs running, a training step took 1,340 ms with OpenMP's own setting; asleep at once it
+# took 256, but then an idle machine is slower. 20,000 turns are some tenths of a millisecond.)
+# OpenMP reads this when it starts.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 # ruff: noqa: E402
 from minifcn.kernels.batch_norm import affine, column_sums, moments, product_sums, scale_shift

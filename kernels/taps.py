@@ -17,6 +17,7 @@ apart ("sub-pixel convolution", Shi et al. 2016): nothing is scattered and no ze
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,7 @@ class Taps(NamedTuple):
     out_stride: Pair
 
 
+@lru_cache(maxsize=1024)  # a net asks for the same few at every step
 def convolution(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair) -> Taps:
     """The taps of a convolution with ``kernel`` (R, S) and output size ``out`` (P, Q)."""
     rows = np.arange(kernel[0]) * dilation[0] - padding[0]
@@ -55,6 +57,7 @@ def convolution(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: 
     return Taps(np.arange(len(offset)), offset, phases, _runs(offset, phases), stride, (1, 1))
 
 
+@lru_cache(maxsize=1024)
 def transposed(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair) -> Taps:
     """The taps of a transposed convolution: ``kernel`` (R, S) and output size ``out`` (H, W)."""
 
