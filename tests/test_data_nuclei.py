@@ -146,7 +146,7 @@ def test_ceilings_of_the_shipped_test_split():
 
 @pytest.mark.skipif(
     not (DATA / "nuclei-256").is_dir(),
-    reason="the 664 nuclei pictures are not at hand: set MINIFCN_DATA to the folder that holds nuclei-256",
+    reason="the 664 pictures are not at hand: set MINIFCN_DATA to the folder with nuclei-256",
 )
 def test_the_whole_set():
     folder = DATA / "nuclei-256"

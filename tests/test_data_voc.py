@@ -14,7 +14,7 @@ from minifcn.errors import InputError
 DATA = Path(os.environ.get("MINIFCN_DATA") or Path(__file__).parents[2] / "shared" / "data")
 needs_camvid = pytest.mark.skipif(
     not (DATA / "camvid-240").is_dir(),
-    reason="CamVid (240×180) is not at hand: set MINIFCN_DATA to the folder that holds camvid-240",
+    reason="CamVid (240×180) is not at hand: set MINIFCN_DATA to the folder with camvid-240",
 )
 
 
