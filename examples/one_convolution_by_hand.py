@@ -52,6 +52,7 @@ by_im2col = (columns @ kernel.reshape(9)).reshape(P, Q)
 # -- 3. By minifcn, which makes that matrix only a panel at a time --------------------------------
 X = mf.Tensor(picture[None, None], requires_grad=True)  # (N, C, H, W), as a user sees it
 W = mf.Tensor(kernel[None, None], requires_grad=True)  # (K, C, R, S)
+print("\n(the first time, Numba compiles the kernels for this processor: some seconds)")
 Y = mf.functional.conv2d(X, W)
 print("\nthe three agree:", np.array_equal(by_definition, by_im2col), end=" ")
 print(np.allclose(by_definition, Y.numpy()[0, 0], atol=1e-12))

@@ -4,11 +4,12 @@
     python examples/train_on_nuclei.py --steps 300  better
 
 `minifcn train` does the same with a validation split, checkpoints and a progress bar. Here is only
-what cannot be left out. It writes nuclei.png: picture, truth, prediction, errors, confidence.
+what cannot be left out. It writes runs/lesson.png: picture, truth, prediction, errors, confidence.
 """
 
 import argparse
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -69,5 +70,6 @@ with mf.no_grad():
 
 print(f"\nintersection over union of the nuclei, {len(test)} test pictures")
 print(f"Otsu's threshold  {otsu.iou()[1]:.3f}\nthis net          {matrix.iou()[1]:.3f}")
-draw_panel(rows, train.palette, train.classes).savefig("nuclei.png", dpi=110)
-print("drawn in nuclei.png")
+Path("runs").mkdir(exist_ok=True)
+draw_panel(rows, train.palette, train.classes).savefig("runs/lesson.png", dpi=110)
+print("drawn in runs/lesson.png")

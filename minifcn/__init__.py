@@ -12,9 +12,15 @@ Everything below is loaded when it is first used, so that ``import minifcn`` tak
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# In a checkout the kernels lie beside this folder (`kernels/`), in an installation within it.
+# Python started at the checkout's root finds this folder before the installed one: find both.
+if not (Path(__file__).parent / "kernels").is_dir():
+    __path__.append(str(Path(__file__).parent.parent))
 
 _FROM = {
     "minifcn.tensor": (

@@ -85,7 +85,7 @@ def test_unreadable_images(tmp_path):
     refuse(lambda: read_image(tmp_path / "none.png"), tmp_path / "none.png", "does not exist")
     text = tmp_path / "text.png"
     text.write_text("no picture")
-    refuse(lambda: read_image(text), text, "cannot be read as a picture", "replace")
+    refuse(lambda: read_image(text), text, "is not a picture that can be read", "give")
     (tmp_path / "empty.jpg").write_bytes(b"")
     refuse(lambda: read_image(tmp_path / "empty.jpg"), tmp_path / "empty.jpg")
     refuse(lambda: read_image(tmp_path), tmp_path, "cannot be read")

@@ -16,7 +16,6 @@ from minifcn.errors import InputError
 
 _SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _BROKEN = (
-    UnidentifiedImageError,
     Image.DecompressionBombError,
     OSError,
     SyntaxError,  # Pillow's for a damaged PNG chunk
@@ -148,6 +147,10 @@ def _open(path: Path) -> Image.Image:
             return picture
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give a picture that does") from None
+    except UnidentifiedImageError:
+        raise InputError(
+            f"{path} is not a picture that can be read; give an undamaged PNG, JPEG, TIFF or BMP"
+        ) from None
     except _BROKEN as error:
         reason = " ".join(str(error).split()).replace(f"{str(path)!r}", "file").rstrip(".")
         raise InputError(

@@ -29,11 +29,14 @@ def draw_curves(log: Mapping[str, Sequence[float]], title: str = "") -> Figure:
     left.plot(step, loss, color=BLUE, alpha=0.25, linewidth=0.8)
     left.plot(step, smooth(loss), color=BLUE, linewidth=2, label="loss, smoothed")
     left.set_ylabel("cross-entropy per pixel", color=INK)
-    left.set_ylim(0, 1.05 * float(np.nanquantile(loss, 0.99)))
+    # a few outliers may leave the picture of a long run; a short one is shown whole
+    highest = np.nanmax(loss) if len(loss) < 200 else np.nanquantile(loss, 0.99)
+    left.set_ylim(0, 1.05 * float(highest))
     rate = left.twinx()
     rate.plot(step, columns["lr"], color=ORANGE, linewidth=1.2, linestyle="--")
     left.plot([], [], color=ORANGE, linewidth=1.2, linestyle="--", label="learning rate (right)")
     rate.set_ylim(bottom=0)
+    rate.set_ylabel("learning rate", color=INK)
     rate.tick_params(colors=INK, labelsize=9)
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     for side in ("top", "left"):
@@ -54,6 +57,7 @@ def draw_curves(log: Mapping[str, Sequence[float]], title: str = "") -> Figure:
             linewidth=2,
             marker="o",
             markersize=4,
+            clip_on=False,  # the last one lies on the edge
             label=f"{text}, validation",
         )
     right.set_ylim(0, 1.02)
@@ -72,9 +76,9 @@ def draw_curves(log: Mapping[str, Sequence[float]], title: str = "") -> Figure:
 def smooth(values: np.ndarray, window: int | None = None) -> np.ndarray:
     """A centred moving mean, over the part of the window that lies inside at the ends.
 
-    The window is by default a twenty-fifth of the length, and at least one value.
+    The window is by default a twenty-fifth of the length, and at least five values.
     """
-    reach = (window or max(len(values) // 25, 1)) // 2
+    reach = (window or max(len(values) // 25, 5)) // 2
     total = np.concatenate(([0.0], np.cumsum(values)))
     place = np.arange(len(values))
     low, high = np.maximum(place - reach, 0), np.minimum(place + reach + 1, len(values))

@@ -120,8 +120,26 @@ class Segmenter:
 
 
 def checkpoint_file(path: Path) -> Path:
-    """A folder of a run stands for its `best.safetensors`; a file for itself."""
-    return path / "best.safetensors" if path.is_dir() else path
+    """A folder of a run stands for its `best.safetensors`; a file for itself.
+
+    Raises InputError for a path that is neither, and for a run that has no such file yet.
+    """
+    if not path.exists():
+        raise InputError(
+            f"{path} does not exist; give the folder of a run, such as runs/nuclei-fcn2s, or a "
+            ".safetensors file that `minifcn train` wrote"
+        )
+    if not path.is_dir():
+        return path
+    best = path / "best.safetensors"
+    if best.is_file():
+        return best
+    if (path / "checkpoint.safetensors").is_file():
+        raise InputError(
+            f"{path} has no best.safetensors, for it stopped before its first validation; go on "
+            f"with: minifcn train --resume {path}"
+        )
+    raise InputError(f"{path} is not the folder of a run: it holds no best.safetensors; give one")
 
 
 def _three(values: Any) -> tuple[float, ...] | None:
