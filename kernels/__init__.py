@@ -9,7 +9,7 @@ import os
 # A thread that waits for its fellows shall soon sleep, not spin on: when the machine does anything
 # else at the time, spinning takes the processor from the very thread that is waited for. (With two
 # other programs running, a training step took 1,340 ms with OpenMP's own setting; asleep at once it
-# took 256, but then an idle machine is slower. 20,000 turns are some tenths of a millisecond.)
+# took 256, but then an idle machine is slower. 20,000 turns are a compromise.)
 # OpenMP reads this when it starts.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 

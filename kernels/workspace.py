@@ -42,6 +42,14 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return array
 
 
+def clear() -> None:
+    """Give all memory that is kept for reuse back to the system."""
+    global _kept
+    _free.clear()
+    _by_size.clear()
+    _kept = 0
+
+
 def _lease(size: int) -> np.ndarray:
     global _kept
     ids = _by_size.get(size)
