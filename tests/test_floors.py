@@ -19,13 +19,13 @@ FLOORS = [
     {"functional"},
     {"nn", "check", "optim"},
     {"models"},
-    {"training", "study"},
+    {"training", "study", "bench"},
     {"cli"},
     {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 #: rooms on one floor that may still look at each other, one way
-BESIDE = {("graph", "tensor"), ("training", "study")}
+BESIDE = {("graph", "tensor"), ("training", "study"), ("bench", "study")}
 
 
 def installed_files():

@@ -67,6 +67,10 @@ def _run(argv: Sequence[str] | None) -> int:
         from minifcn.cli.predict import predict
 
         return predict(arguments)
+    if arguments.command == "bench":
+        from minifcn.cli.bench import bench
+
+        return bench(arguments)
     from minifcn.cli.evaluate import evaluate
 
     return evaluate(arguments)
@@ -83,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_predict(commands)
     _add_evaluate(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -156,6 +161,21 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_device(command.add_argument, default="cpu")
 
 
+def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "bench",
+        help="measure the engine beside PyTorch and the textbook's way",
+        description="Measure layers, training step, prediction, memory, start-up and threads; each "
+        "contender in a process of its own, in turns, medians. All of it takes about ten minutes.",
+    )
+    command.add_argument("suites", nargs="*", type=_suite, metavar="SUITE", help="layers, step, "
+                         "predict, memory, startup, threads (default: all)")  # fmt: skip
+    command.add_argument("--quick", action="store_true", help="fewer cases and rounds")
+    command.add_argument("--rounds", type=int, metavar="N", help="turns of each contender")
+    command.add_argument("--out", default="bench", metavar="FOLDER",
+                         help="where bench.json and bench.png go (default: bench)")  # fmt: skip
+
+
 def _add_data(add) -> None:  # type: ignore[no-untyped-def]
     add("--data", metavar="FOLDER", help="labelled pictures; by default the nuclei that come "
         "with minifcn")  # fmt: skip
@@ -193,6 +213,13 @@ def _widths(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no list of channels; write five whole numbers, such as 16,32,64,128,128"
         ) from None
+
+
+def _suite(text: str) -> str:
+    suites = ("layers", "step", "predict", "memory", "startup", "threads")
+    if text not in suites:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(suites)}")
+    return text
 
 
 def _on_off(text: str) -> bool:

@@ -1,0 +1,98 @@
+"""The multiply-add rate that this processor reaches at all, measured.
+
+A fused multiply-add computes a·x + y of a whole vector register in one instruction, counted as two
+operations a lane. Its result is there only some cycles later, so a core reaches its full rate when
+enough of them are under way that do not wait for each other::
+
+    acc0 ← acc0·x + y    acc1 ← acc1·x + y    …    acc11 ← acc11·x + y    and round again
+
+Twelve chains cover four cycles of two, or of three, and with x and y still fit the 16 registers of
+AVX2. No memory is touched, so nothing that reads its operands from anywhere can be faster, and what
+a convolution lacks to this rate is what it spends on anything but arithmetic. (Winograd's
+algorithm exceeds it by the usual count, for it needs fewer multiplications than the count assumes.)
+
+A loop that LLVM vectorises by itself keeps such sums in memory, so the chains are written as LLVM
+code, as in `kernels/tile.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import llvmlite.binding as llvm
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+CHAINS = 12
+
+_has = {name for name, present in llvm.get_host_cpu_features().items() if present}
+#: float32 lanes of one vector register
+LANES = 16 if "avx512f" in _has else 8 if "avx" in _has else 4
+
+
+@intrinsic
+def _chains(typing, x, y, count):  # type: ignore[no-untyped-def]
+    """CHAINS vectors, each taken through v ← v·x + y ``count`` times; their sum's first lane."""
+    signature = types.float32(types.float32, types.float32, types.int64)
+    vector = ir.VectorType(ir.FloatType(), LANES)
+
+    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        fma = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{LANES}f32"
+        )
+        zero = ir.Constant(ir.IntType(32), 0)
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
+
+        def repeated(number):  # type: ignore[no-untyped-def]
+            undefined = ir.Constant(vector, ir.Undefined)
+            first = builder.insert_element(undefined, number, zero)
+            return builder.shuffle_vector(first, undefined, everywhere)
+
+        x, y = repeated(args[0]), repeated(args[1])
+        with builder.goto_entry_block():
+            chains = [builder.alloca(vector) for _ in range(CHAINS)]  # become registers
+        for i, chain in enumerate(chains):  # different starts, or LLVM would compute one of them
+            builder.store(ir.Constant(vector, [float(i)] * LANES), chain)
+        with cgutils.for_range(builder, args[2]):
+            for chain in chains:
+                builder.store(builder.call(fma, [builder.load(chain), x, y]), chain)
+        total = builder.load(chains[0])
+        for chain in chains[1:]:
+            total = builder.fadd(total, builder.load(chain))
+        return builder.extract_element(total, zero)
+
+    return signature, code
+
+
+@numba.njit(parallel=True)
+def _on_threads(threads: int, x: Any, y: Any, count: int) -> Any:
+    sums = np.empty(threads, np.float32)  # used, so that the work is not left out
+    for t in numba.prange(threads):
+        sums[t] = _chains(x, y, count)  # type: ignore[call-arg]
+    return sums
+
+
+def gflops(threads: int | None = None, seconds: float = 0.5) -> float:
+    """10⁹ additions and multiplications a second: the best of short runs within ``seconds``.
+
+    ``threads`` None means all of them. The best, not the median: it is a limit that is looked for.
+    """
+    threads = threads or numba.get_num_threads()
+    before = numba.get_num_threads()
+    numba.set_num_threads(threads)
+    x, y, count = np.float32(0.5), np.float32(1), 1_000_000
+    try:
+        _on_threads(threads, x, y, 1)  # compiles
+        best, begin = float("inf"), time.perf_counter()
+        while time.perf_counter() - begin < seconds:
+            start = time.perf_counter()
+            _on_threads(threads, x, y, count)
+            best = min(best, time.perf_counter() - start)
+    finally:
+        numba.set_num_threads(before)
+    return 2 * LANES * CHAINS * count * threads / best / 1e9

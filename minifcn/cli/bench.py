@@ -1,0 +1,194 @@
+"""`minifcn bench`: the engine beside the textbook's way and PyTorch, each in its own process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from minifcn.bench import chart, contenders, suites
+from minifcn.bench.contenders import CPU, TORCH
+from minifcn.bench.duel import QUICK, Arena, Plan
+from minifcn.bench.process import Failed
+from minifcn.bench.row import AT_LEAST, AT_MOST, Row
+from minifcn.cli.console import standard_output
+from minifcn.cli.finish import save_figure, save_text
+from minifcn.errors import InputError
+
+INTERRUPTED = 130
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Measure, print a line for each case as it is done, then the table; write as it goes."""
+    console = standard_output()
+    plan = QUICK if arguments.quick else Plan()
+    if arguments.rounds is not None:
+        if arguments.rounds < 1:
+            raise InputError(f"--rounds is {arguments.rounds}; give 1 or more")
+        plan = replace(plan, rounds=arguments.rounds)
+    chosen = [suite for suite in suites.SUITES if suite in (arguments.suites or suites.SUITES)]
+    out = Path(arguments.out)
+    torch = contenders.torch_is_installed()
+    if not torch:
+        console.print(
+            "PyTorch is not installed, so minifcn is compared with the textbook's way alone; "
+            "for more: pip install torch",
+            soft_wrap=True,
+        )
+    start, rows, code = time.perf_counter(), [], 0
+    with console.status("starting") as status, Arena(plan, tell=status.update) as arena:
+        try:
+            about = machine(arena, torch)
+            console.print(_about(about), soft_wrap=True)
+            for suite in chosen:
+                for row in suites.rows(suite, arena, torch, arguments.quick):
+                    rows.append(row)
+                    console.print(_line(row), soft_wrap=True)
+                    save(out / "bench.json", about, rows, arena.failed)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        failed = dict(arena.failed)
+    if not rows:
+        return code
+    save_figure(chart.draw(rows, _about(about)), out / "bench.png")
+    console.print(table(rows, about["multiply_adds"]["all"]))
+    for name, reason in failed.items():
+        console.print(f"{name} could not take part: {reason}", soft_wrap=True, markup=False)
+    asked = [row for row in rows if row.kept is not None]
+    console.print(
+        f"{sum(bool(row.kept) for row in asked)} of {len(asked)} bars kept; "
+        f"{time.perf_counter() - start:.0f} s; written: {out / 'bench.json'}, {out / 'bench.png'}"
+        + (" (interrupted: only what was measured until then)" if code else ""),
+        soft_wrap=True,
+    )
+    return code
+
+
+def machine(arena: Arena, torch: bool) -> dict[str, Any]:
+    """The processor, what it can do at all, the threads that run on it, and versions."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    arena.tell("measuring the multiply-add rate")
+    own = arena.process(CPU)
+    about: dict[str, Any] = {
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "threads": {"minifcn": own.ask({"ask": "threads"}, 60)["threads"]},
+        "multiply_adds": own.ask({"ask": "multiply_adds"}, 120),
+        "system": platform.platform(),
+        "versions": {"python": platform.python_version()},
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    if torch:
+        try:
+            answer = arena.process(TORCH[0]).ask({"ask": "threads"}, 120)
+            about["threads"]["torch"] = answer["threads"]
+        except Failed as reason:  # installed, but broken: every row will say so
+            arena.failed |= {c.name: str(reason) for c in (*TORCH, contenders.COMPILED)}
+    for name in ("minifcn", "numpy", "numba", "torch"):
+        try:
+            about["versions"][name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return about
+
+
+def save(path: Path, about: dict[str, Any], rows: list[Row], failed: dict[str, str]) -> None:
+    """Everything measured so far as JSON, beside and renamed."""
+    content = {**about, "failed": failed, "rows": [row.as_json() for row in rows]}
+    save_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", path)
+
+
+def table(rows: list[Row], peak: float) -> Table:
+    """The ratio first, then what it is made of; ``peak``: GFLOP/s that all threads could do."""
+    result = Table(title="minifcn beside the others", title_justify="left")
+    result.add_column("", justify="right", style="bold")
+    result.add_column("bar", justify="right")
+    result.add_column("")
+    result.add_column("what")
+    for name in ("minifcn", "PyTorch", "textbook", "reference", "of peak"):
+        result.add_column(name, justify="right")
+    result.add_column("PyTorch's best")
+    suite = rows[0].suite
+    for row in rows:
+        if row.suite != suite:
+            result.add_section()
+            suite = row.suite
+        best = row.best_torch
+        result.add_row(
+            _value(row),
+            "" if row.bar is None else f"{row.bar:g}",
+            _verdict(row),
+            Text(row.name),
+            *(
+                _figure(row, name)
+                for name in (
+                    CPU.name if row.kind != AT_LEAST else "2 threads",
+                    best or "",
+                    contenders.TEXTBOOK.name,
+                    contenders.REFERENCE.name,
+                )
+            ),
+            "" if row.gflops is None else f"{row.gflops / peak:.0%}",
+            "" if best is None else best.removeprefix("torch").strip() or "default",
+        )
+    return result
+
+
+def _line(row: Row) -> Text:
+    others = ", ".join(f"{name} {value:.4g}" for name, value in row.figures.items())
+    text = Text.assemble(
+        (f"{_value(row):>7}", "bold"), f"  {row.name} in {row.unit}: {others}", _verdict(row)
+    )
+    for note in row.notes:
+        text.append(f"\n         {note}", style="dim")
+    return text
+
+
+def _value(row: Row) -> str:
+    if row.value is None:
+        return "–"
+    return f"{row.value:.2f}" + {AT_MOST: f" {row.unit}", AT_LEAST: "×"}.get(row.kind, "")
+
+
+def _verdict(row: Row) -> Text:
+    if row.kept is None:
+        return Text("")
+    return Text(" kept", "green") if row.kept else Text(" missed", "red")
+
+
+def _figure(row: Row, name: str) -> str:
+    value = row.figures.get(name)
+    if value is None:
+        return ""
+    return f"{value:.{1 if value < 100 and row.unit == 'ms' else 0 if row.unit != 's' else 2}f}" + (
+        f" {row.unit}"
+    )
+
+
+def _about(about: dict[str, Any]) -> str:
+    rates, threads = about["multiply_adds"], about["threads"]
+    counts = ", ".join(f"{name} {count}" for name, count in threads.items())
+    return (
+        f"{about['cpu']}, {about['cores']} cores (threads: {counts}); fused multiply-adds "
+        f"{rates['one']:.0f} GFLOP/s on one thread, {rates['all']:.0f} on all"
+    )
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [
+                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
+            ]
+        return names[0]
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()
