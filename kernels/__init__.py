@@ -20,9 +20,11 @@ from minifcn.kernels.conv2d import conv2d, conv2d_weight, conv_transpose2d, im2c
 from minifcn.kernels.cross_entropy import amounts, count_labels, cross_entropy
 from minifcn.kernels.elementwise import relu, relu_backward
 from minifcn.kernels.max_pool2d import max_pool2d, max_unpool2d, take_pixels
+from minifcn.kernels.optimizer import adam, sgd
 from minifcn.kernels.resample import bilinear, resample
 
 __all__ = [
+    "adam",
     "amounts",
     "backward_input",
     "backward_sums",
@@ -42,5 +44,6 @@ __all__ = [
     "relu_backward_sum",
     "resample",
     "scale_shift",
+    "sgd",
     "take_pixels",
 ]
