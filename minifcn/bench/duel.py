@@ -43,6 +43,8 @@ class Arena:
     tell: Callable[[str], object] = lambda text: None
     failed: dict[str, str] = field(default_factory=dict)
     """Contenders that could do nothing at all, and why."""
+    where: str = ""
+    """Which case of how many, for what is told."""
     _processes: dict[str, Process] = field(default_factory=dict)
     _succeeded: set[str] = field(default_factory=set)
 
@@ -77,7 +79,8 @@ class Arena:
             for contender in list(contenders):
                 if contender.slow and number > 1:
                     continue
-                self.tell(f"{case.name}: {contender.name}, round {number} of {self.plan.rounds}")
+                turn = f"{contender.name}, round {number} of {self.plan.rounds}"
+                self.tell(f"{self.where} {case.name}: {turn}")
                 try:
                     times[contender.name] += self._turn(case, contender)
                     self._succeeded.add(contender.name)

@@ -69,7 +69,7 @@ def _chains(typing, x, y, count):  # type: ignore[no-untyped-def]
     return signature, code
 
 
-@numba.njit(parallel=True)
+@numba.njit(parallel=True, cache=True)
 def _on_threads(threads: int, x: Any, y: Any, count: int) -> Any:
     sums = np.empty(threads, np.float32)  # used, so that the work is not left out
     for t in numba.prange(threads):
