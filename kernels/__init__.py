@@ -14,7 +14,8 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 # ruff: noqa: E402
-from minifcn.kernels.batch_norm import affine, column_sums, moments, product_sums, scale_shift
+from minifcn.kernels.batch_norm import backward_input, backward_sums, moments, scale_shift
+from minifcn.kernels.channel_sums import column_sums, relu_backward_sum
 from minifcn.kernels.conv2d import conv2d, conv2d_weight, conv_transpose2d, im2col_panel
 from minifcn.kernels.cross_entropy import cross_entropy
 from minifcn.kernels.elementwise import relu, relu_backward
@@ -22,7 +23,8 @@ from minifcn.kernels.max_pool2d import max_pool2d, max_unpool2d, take_pixels
 from minifcn.kernels.resample import bilinear, resample
 
 __all__ = [
-    "affine",
+    "backward_input",
+    "backward_sums",
     "bilinear",
     "column_sums",
     "conv2d",
@@ -33,9 +35,9 @@ __all__ = [
     "max_pool2d",
     "max_unpool2d",
     "moments",
-    "product_sums",
     "relu",
     "relu_backward",
+    "relu_backward_sum",
     "resample",
     "scale_shift",
     "take_pixels",

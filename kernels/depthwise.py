@@ -29,7 +29,7 @@ def along_taps(
 ) -> np.ndarray:
     """y (N, *out, C) from x (N, H, W, C), by_tap (R·S, C) and bias (C,), any kind of taps."""
     y = workspace.empty((x.shape[0], *out, x.shape[3]), x.dtype)
-    weight = np.ascontiguousarray(by_tap[taps.order])
+    weight = np.ascontiguousarray(by_tap[taps.order[:, 0]])
     strides = np.array([*taps.in_stride, *taps.out_stride])
     if y.size:
         _loop(x, weight, bias, y, taps.offset, taps.phases, strides)
@@ -55,7 +55,7 @@ def _loop(x, weight, bias, y, offset, phases, strides):  # type: ignore[no-untyp
         row = line - image * p
         # the phases of this output row: those that start at row % out_y
         for f in range(len(phases)):
-            top, left, _, width, first, last = phases[f]
+            top, left, _, width, first, last, _, _ = phases[f]
             if top != row % out_y:
                 continue
             i = row // out_y

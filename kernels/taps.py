@@ -13,6 +13,10 @@ only the taps with (a + padding − r·dilation) divisible by n, and read
 
 Each phase is an ordinary convolution of stride 1 with a few of the taps, whose results lie n pixels
 apart ("sub-pixel convolution", Shi et al. 2016): nothing is scattered and no zero is multiplied.
+
+Phases of one row whose taps read the same pixels can be *merged*: their results lie side by side in
+memory, as if one pixel had so many times the channels. With kernel 2n that is half a row's phases
+at once, and the matrix product under them is that much wider.
 """
 
 from __future__ import annotations
@@ -23,18 +27,21 @@ from typing import NamedTuple
 import numpy as np
 
 Pair = tuple[int, int]
+WORTH_TRIMMING = 0.85  # leave rows of taps out where at most this share of the work remains
 
 
 class Taps(NamedTuple):
     """Where a convolution reads and writes.
 
     Attributes:
-        order: the taps r·S + s in the order in which the phases use them, (R·S,).
-        offset: for each of them (row, column) of the first pixel that it reads, (R·S, 2).
-        phases: (phases, 6): first output row and column, rows and columns of its grid, and its
-            taps' first and last + 1 position in ``order``.
-        run: how many taps from each one on, in its phase, read neighbouring pixels of a row: a run
-            of n taps at pixel z is n·C contiguous elements of the picture, (R·S,).
+        order: for each read, the kernel elements r·S + s that it meets: one a merged phase,
+            (reads, merged).
+        offset: for each of them (row, column) of the first pixel that it reads, (reads, 2).
+        phases: (phases, 8): first output row and column, rows and columns of its grid, its first
+            and last + 1 position in ``offset``, how many phases were merged in it, and how many
+            rows of the whole grid, which the offsets count from, lie above its own.
+        run: how many reads from each one on, in its phase, take neighbouring pixels of a row: a run
+            of n at pixel z is n·C contiguous elements of the picture, (reads,).
         in_stride: pixels between the reads of neighbouring results of one phase.
         out_stride: pixels between neighbouring results of one phase.
     """
@@ -53,12 +60,15 @@ def convolution(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: 
     rows = np.arange(kernel[0]) * dilation[0] - padding[0]
     columns = np.arange(kernel[1]) * dilation[1] - padding[1]
     offset = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
-    phases = np.array([[0, 0, *out, 0, len(offset)]], np.int64)
-    return Taps(np.arange(len(offset)), offset, phases, _runs(offset, phases), stride, (1, 1))
+    phases = np.array([[0, 0, *out, 0, len(offset), 1, 0]], np.int64)
+    order = np.arange(len(offset))[:, None]
+    return Taps(order, offset, phases, _runs(offset, phases), stride, (1, 1))
 
 
 @lru_cache(maxsize=1024)
-def transposed(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair) -> Taps:
+def transposed(
+    kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair, merged: bool = False
+) -> Taps:
     """The taps of a transposed convolution: ``kernel`` (R, S) and output size ``out`` (H, W)."""
 
     def reads(axis: int, phase: int) -> list[Pair]:
@@ -67,21 +77,71 @@ def transposed(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: P
         used = [(r, distance // stride[axis]) for r, distance in at if distance % stride[axis] == 0]
         return used[::-1]  # from left to right in the picture
 
-    order: list[int] = []
+    together = _together([reads(1, b) for b in range(min(stride[1], out[1]))], out, stride, merged)
+    order: list[list[int]] = []
     offset: list[Pair] = []
     phases: list[list[int]] = []
-    columns = [reads(1, b) for b in range(min(stride[1], out[1]))]
+    most = max(len(columns) for _, columns in together)
     for a in range(min(stride[0], out[0])):
         rows = reads(0, a)
-        for b, in_columns in enumerate(columns):
+        for b, columns in together:
             first = len(order)
-            order += [r * kernel[1] + s for r, _ in rows for s, _ in in_columns]
-            offset += [(y, x) for _, y in rows for _, x in in_columns]
+            for r, y in rows:
+                for tap in range(len(columns[0])):
+                    elements = [r * kernel[1] + column[tap][0] for column in columns]
+                    order.append(elements + [0] * (most - len(elements)))
+                    offset.append((y, columns[0][tap][1]))
             grid = -(-(out[0] - a) // stride[0]), -(-(out[1] - b) // stride[1])
-            phases.append([a, b, *grid, first, len(order)])
+            phases.append([a, b, *grid, first, len(order), len(columns), 0])
     table = np.array(offset, np.int64).reshape(-1, 2)
-    grids = np.array(phases, np.int64).reshape(-1, 6)
-    return Taps(np.array(order, np.int64), table, grids, _runs(table, grids), (1, 1), stride)
+    grids = np.array(phases, np.int64).reshape(-1, 8)
+    elements = np.array(order, np.int64).reshape(-1, most)
+    return Taps(elements, table, grids, _runs(table, grids), (1, 1), stride)
+
+
+def _together(
+    columns: list[list[Pair]], out: Pair, stride: Pair, merged: bool
+) -> list[tuple[int, list[list[Pair]]]]:
+    """Column phases, those that read the same pixels and have grids of one width side by side."""
+    found: list[tuple[int, list[list[Pair]]]] = []
+    for b, column in enumerate(columns):
+        width = -(-(out[1] - b) // stride[1])
+        if merged and found:
+            start, group = found[-1]
+            alike = [z for _, z in group[0]] == [z for _, z in column]
+            if alike and width == -(-(out[1] - start) // stride[1]):
+                group.append(column)
+                continue
+        found.append((b, [column]))
+    return found
+
+
+def trimmed(taps: Taps, height: int) -> Taps:
+    """The same without taps that would read only rows of padding, where that saves enough work.
+
+    A 7×7 kernel over a map of 4×4 has four of its seven rows on the map at most. Rows of a grid
+    that share their taps become a phase of their own. ``height`` is that of the input.
+    """
+    phases: list[list[int]] = []
+    for top, left, rows, columns, first, last, together, _ in taps.phases.tolist():
+        for i in range(rows):
+            y = taps.offset[first:last, 0] + i * taps.in_stride[0]
+            inside = np.flatnonzero((y >= 0) & (y < height))
+            low, high = (inside[0], inside[-1] + 1) if len(inside) else (0, 0)
+            row = top + i * taps.out_stride[0]
+            here = [row, left, 1, columns, first + int(low), first + int(high)]
+            if i and phases[-1][4:6] == here[4:6]:
+                phases[-1][2] += 1
+            else:
+                phases.append([*here, together, i])
+    grids = np.array(phases, np.int64).reshape(-1, 8)
+    if _work(grids) > WORTH_TRIMMING * _work(taps.phases):
+        return taps
+    return taps._replace(phases=grids)
+
+
+def _work(phases: np.ndarray) -> int:
+    return int((phases[:, 2] * phases[:, 3] * (phases[:, 5] - phases[:, 4]) * phases[:, 6]).sum())
 
 
 def _runs(offset: np.ndarray, phases: np.ndarray) -> np.ndarray:

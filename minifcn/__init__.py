@@ -34,6 +34,7 @@ _FROM = {
     "minifcn.creation": ("zeros", "ones", "randn"),
     "minifcn.ops.shape": ("cat", "stack"),
     "minifcn.ops.matmul": ("matmul",),
+    "minifcn.kernels.algorithm": ("conv_algorithm",),
     "minifcn.errors": ("GraphError", "InputError", "ShapeError"),
 }
 _MODULE_OF = {name: module for module, names in _FROM.items() for name in names}
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from minifcn.errors import InputError as InputError
     from minifcn.errors import ShapeError as ShapeError
     from minifcn.graph import grad as grad
+    from minifcn.kernels.algorithm import conv_algorithm as conv_algorithm
     from minifcn.ops.matmul import matmul as matmul
     from minifcn.ops.shape import cat as cat
     from minifcn.ops.shape import stack as stack

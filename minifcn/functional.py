@@ -1,6 +1,6 @@
 """The operations by PyTorch's names: what `torch.nn.functional` is to PyTorch."""
 
-from minifcn.ops.batch_norm import batch_norm
+from minifcn.ops.batch_norm import batch_norm, batch_norm_relu
 from minifcn.ops.conv2d import conv2d, conv_transpose2d
 from minifcn.ops.cross_entropy import cross_entropy
 from minifcn.ops.interpolate import interpolate
@@ -14,6 +14,7 @@ __all__ = [
     "adaptive_avg_pool2d",
     "avg_pool2d",
     "batch_norm",
+    "batch_norm_relu",
     "conv2d",
     "conv_transpose2d",
     "crop",

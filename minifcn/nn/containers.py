@@ -7,6 +7,7 @@ from typing import Any
 
 from minifcn.errors import InputError
 from minifcn.nn.module import Module
+from minifcn.nn.pointwise import ReLU
 
 
 class Sequential(Module):
@@ -14,6 +15,11 @@ class Sequential(Module):
 
     ``Sequential(a, b)`` names its modules "0", "1"; ``Sequential({"conv": a, "relu": b})`` names
     them as the dictionary does.
+
+    A layer with a ReLU behind it may offer both in one operation, as ``forward_relu(x)``; the chain
+    then calls that instead of the two, and the picture between them is never written. Where
+    somebody looks at that picture (a forward hook) or changes what a layer does (a subclass with a
+    ``forward`` of its own), the two are called one by one.
     """
 
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
@@ -26,8 +32,15 @@ class Sequential(Module):
 
     def forward(self, x: Any) -> Any:
         """Pass ``x`` through the chain."""
-        for module in self.children():
-            x = module(x)
+        chain = list(self.children())
+        i = 0
+        while i < len(chain):
+            if i + 1 < len(chain) and _joins(chain[i], chain[i + 1]):
+                x = chain[i].forward_relu(x)  # type: ignore[attr-defined]
+                i += 2
+            else:
+                x = chain[i](x)
+                i += 1
         return x
 
     def __len__(self) -> int:
@@ -100,6 +113,18 @@ class ModuleDict(Module):
     def items(self) -> Iterator[tuple[str, Module]]:
         """The names with their modules."""
         return self.named_children()
+
+
+def _joins(layer: Module, after: Module) -> bool:
+    """Whether ``layer.forward_relu(x)`` is what calling ``layer`` and then ``after`` would give."""
+    if type(after) is not ReLU or after._hooks or layer._hooks:
+        return False
+    if any("forward" in vars(module) for module in (layer, after)):  # replaced on the instance
+        return False
+    for cls in type(layer).__mro__:  # whoever defines forward last must define forward_relu too
+        if not {"forward", "forward_relu", "__call__"}.isdisjoint(vars(cls)):
+            return {"forward", "forward_relu"} <= set(vars(cls))
+    return False
 
 
 def _item(container: Module, index: int) -> Module:

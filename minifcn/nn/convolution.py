@@ -61,6 +61,12 @@ class _Convolution(Windowed):
         return ", ".join(parts)
 
 
+def _by_taps(shape: tuple[int, int, int, int], dtype: DTypeLike) -> Parameter:
+    """Zeros of shape (A, B, R, S) that lie as (R, S, B, A) in memory, as the kernels read them."""
+    a, b, r, s = shape
+    return Parameter(np.zeros((r, s, b, a), dtype).transpose(3, 2, 0, 1))
+
+
 class Conv2d(_Convolution):
     """Convolution (cross-correlation): (N, C, H, W) → (N, K, P, Q).
 
@@ -98,7 +104,7 @@ class Conv2d(_Convolution):
         self._set_window(kernel_size, stride, padding, dilation)
         self._settle(in_channels, out_channels, groups, generator)
         shape = (out_channels, in_channels // groups, *self.kernel_size)
-        self.weight = Parameter(np.zeros(shape, dtype))
+        self.weight = _by_taps(shape, dtype)
         self.bias = Parameter(np.zeros(out_channels, dtype)) if bias else None
         init.kaiming_normal_(self.weight, generator)
 
@@ -149,7 +155,7 @@ class ConvTranspose2d(_Convolution):
         self.output_padding = pair("ConvTranspose2d", "output_padding", output_padding, 0)
         self._settle(in_channels, out_channels, groups, generator)
         shape = (in_channels, out_channels // groups, *self.kernel_size)
-        self.weight = Parameter(np.zeros(shape, dtype))
+        self.weight = _by_taps(shape, dtype)
         self.bias = Parameter(np.zeros(out_channels, dtype)) if bias else None
         fan = in_channels / groups * math.prod(self.kernel_size) / math.prod(self.stride)
         init.normal_(self.weight, generator, std=math.sqrt(2 / fan))

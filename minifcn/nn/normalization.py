@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -62,10 +64,17 @@ class BatchNorm2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H, W)."""
+        return self._through(F.batch_norm, x)
+
+    def forward_relu(self, x: Tensor) -> Tensor:
+        """This layer and a ReLU behind it, in one operation; `Sequential` calls it."""
+        return self._through(F.batch_norm_relu, x)
+
+    def _through(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
         momentum = self.momentum
         if momentum is None:
             momentum = 1 / (1 + int(self.num_batches_tracked))
-        y = F.batch_norm(
+        y = function(
             x,
             self.running_mean,
             self.running_var,

@@ -12,28 +12,31 @@ import numpy as np
 from minifcn import kernels
 from minifcn.errors import ShapeError
 from minifcn.ops.layout import channels_first, channels_last, is_picture
+from minifcn.ops.pointwise import Gate
 from minifcn.tensor import Function, Tensor, is_grad_enabled
 
 
 class BatchNorm(Function):
     """With x̂ = (x − μ)/√(σ² + ε):  dx = γ/√(σ² + ε) · (g − mean(g) − x̂ · mean(g·x̂)).
 
-    The two means are there because x moves μ and σ² too. Settings: ``eps``. After `forward`,
+    The two means are there because x moves μ and σ² too. Settings: ``eps``; with ``relu``, negative
+    results are 0, and g is the gradient where the result is positive, else 0. After `forward`,
     ``mean`` and ``variance`` (C,) hold the batch's own statistics, in float64.
     """
 
     reads = {0: (0, 1), 1: (0, 1), 2: (0, 1)}
 
-    def __init__(self, eps: float) -> None:
-        self.eps = eps
+    def __init__(self, eps: float, relu: bool = False) -> None:
+        self.eps, self.relu = eps, relu
 
     def forward(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
         rows = channels_last(x)
         flat = rows.reshape(-1, x.shape[1])
         self.mean, self.variance = kernels.moments(flat)
         self.rate = 1.0 / np.sqrt(self.variance + self.eps)
-        scale = weight * self.rate
-        y = kernels.scale_shift(flat, scale, bias - self.mean * scale)
+        self.scale = weight * self.rate
+        self.shift = bias - self.mean * self.scale
+        y = kernels.scale_shift(flat, self.scale, self.shift, self.relu)
         return channels_first(y.reshape(rows.shape))
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -42,22 +45,24 @@ class BatchNorm(Function):
             return self._recorded(x, weight, grad)
         rows = channels_last(grad.data)
         g, flat = rows.reshape(-1, x.shape[1]), channels_last(x.data).reshape(-1, x.shape[1])
-        m = len(g)
-        sums, products = kernels.product_sums(g, flat, np.zeros(x.shape[1]), self.mean)
+        affine = self.scale, self.shift
+        sums, products = kernels.backward_sums(g, flat, self.mean, *affine, self.relu)
         d_weight = products * self.rate
         dx = None
-        if self.needs[0]:  # g·a − x·b·… gathered into one affine map of (g, x) a channel
-            scale = weight.data * self.rate
-            slope = -scale * d_weight * self.rate / m
-            shift = -scale * sums / m - slope * self.mean
-            dx = Tensor(
-                channels_first(kernels.affine(g, flat, scale, slope, shift).reshape(rows.shape))
-            )
+        if self.needs[0]:  # all that multiplies x gathered into one slope a channel
+            slope = -self.scale * d_weight * self.rate / len(g)
+            constant = -self.scale * sums / len(g) - slope * self.mean
+            flat_dx = kernels.backward_input(g, flat, *affine, slope, constant, self.relu)
+            dx = Tensor(channels_first(flat_dx.reshape(rows.shape)))
         dtype = weight.dtype
         return dx, Tensor(d_weight.astype(dtype)), Tensor(sums.astype(dtype))
 
     def _recorded(self, x: Tensor, weight: Tensor, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The same, in operations that can be differentiated again."""
+        if self.relu:
+            rows = channels_last(x.data)
+            y = kernels.scale_shift(rows.reshape(-1, x.shape[1]), self.scale, self.shift)
+            grad = Gate(channels_first(y.reshape(rows.shape)))(grad)
         over = (0, 2, 3)
         centred = x - x.mean(over, keepdim=True)
         rate = 1.0 / ((centred * centred).mean(over, keepdim=True) + self.eps).sqrt()
@@ -72,16 +77,21 @@ class BatchNorm(Function):
 
 
 class ScaleShift(Function):
-    """scale[c] · x + shift[c]: batch normalisation with fixed statistics."""
+    """scale[c] · x + shift[c], max(·, 0) of it with ``relu``: normalised by fixed statistics."""
 
     reads = {0: (1,), 1: (0,), 2: ()}
 
+    def __init__(self, relu: bool = False) -> None:
+        self.relu = self.reads_output = relu
+
     def forward(self, x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
         rows = channels_last(x)
-        y = kernels.scale_shift(rows.reshape(-1, x.shape[1]), scale, shift)
+        y = kernels.scale_shift(rows.reshape(-1, x.shape[1]), scale, shift, self.relu)
         return channels_first(y.reshape(rows.shape))
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if self.relu:
+            grad = Gate(self.output)(grad)
         x, scale, _ = self.inputs
         over = (0, 2, 3)
         return (
@@ -116,7 +126,41 @@ def batch_norm(
     Returns:
         (N, C, H, W).
     """
-    is_picture("batch_norm", x)
+    given = (x, running_mean, running_var, weight, bias, training, momentum, eps)
+    return _normalised("batch_norm", False, *given)
+
+
+def batch_norm_relu(
+    x: Tensor,
+    running_mean: np.ndarray | None,
+    running_var: np.ndarray | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """relu(batch_norm(…)) in one operation, which PyTorch has no name for; arguments as there.
+
+    The pictures are read and written once instead of twice, forwards and backwards.
+    """
+    given = (x, running_mean, running_var, weight, bias, training, momentum, eps)
+    return _normalised("batch_norm_relu", True, *given)
+
+
+def _normalised(
+    name: str,
+    relu: bool,
+    x: Tensor,
+    running_mean: np.ndarray | None,
+    running_var: np.ndarray | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    is_picture(name, x)
     c = x.shape[1]
     given = {
         "running_mean": running_mean,
@@ -124,26 +168,24 @@ def batch_norm(
         "weight": weight,
         "bias": bias,
     }
-    for name, value in given.items():
+    for which, value in given.items():
         if value is not None and value.shape != (c,):
-            raise ShapeError(f"batch_norm: {name} has shape {value.shape}, wanted ({c},)")
+            raise ShapeError(f"{name}: {which} has shape {value.shape}, wanted ({c},)")
     weight = Tensor(np.ones(c, x.dtype)) if weight is None else weight
     bias = Tensor(np.zeros(c, x.dtype)) if bias is None else bias
     if not training:
         if running_mean is None or running_var is None:
-            raise ShapeError(
-                "batch_norm: running_mean and running_var are wanted when not training"
-            )
+            raise ShapeError(f"{name}: running_mean and running_var are wanted when not training")
         rate = Tensor((1.0 / np.sqrt(running_var.astype(np.float64) + eps)).astype(x.dtype))
         scale = weight * rate
-        return ScaleShift()(x, scale, bias - scale * Tensor(running_mean.astype(x.dtype)))
+        return ScaleShift(relu)(x, scale, bias - scale * Tensor(running_mean.astype(x.dtype)))
     m = x.numel() // max(c, 1)
     if m < 2:
         raise ShapeError(
-            f"batch_norm: input of shape {x.shape} has {m} value(s) a channel, wanted 2 or more to "
+            f"{name}: input of shape {x.shape} has {m} value(s) a channel, wanted 2 or more to "
             "take a variance of; use a larger batch or picture, or eval()"
         )
-    norm = BatchNorm(eps)
+    norm = BatchNorm(eps, relu)
     y = norm(x, weight, bias)
     if running_mean is not None:
         running_mean += momentum * (norm.mean - running_mean)

@@ -1,0 +1,78 @@
+"""Sums over all pixels a channel: the gradient of a bias, alone or behind a ReLU.
+
+Rows are pixels (M, C). As in `batch_norm`, a strip of rows is summed in the array's own precision
+and the strips in float64, in an order that does not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from minifcn import device
+from minifcn.kernels import workspace
+
+STRIP = 64  # rows summed in the array's own precision before float64 takes over
+BLOCK = 16 * STRIP  # rows that one thread takes at a time
+
+
+def column_sums(a: np.ndarray) -> np.ndarray:
+    """Σ down the columns of a (M, C), in a's dtype: the gradient of a bias."""
+    if device.is_reference():
+        return a.sum(axis=0, dtype=np.float64).astype(a.dtype)
+    sums = np.zeros((-(-a.shape[0] // BLOCK), a.shape[1]))
+    if a.size:
+        _column_sums_numba(a, sums)
+    return sums.sum(axis=0).astype(a.dtype)
+
+
+def relu_backward_sum(grad: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(g, Σ g down the columns) with g = grad where y > 0, else 0; grad, y, g (M, C).
+
+    What a convolution with bias and ReLU passes on, and its bias's gradient, in one pass.
+    """
+    if device.is_reference():
+        g = np.where(y > 0, grad, grad.dtype.type(0))
+        return g, g.sum(axis=0, dtype=np.float64).astype(g.dtype)
+    g = workspace.empty(grad.shape, grad.dtype)
+    sums = np.zeros((-(-g.shape[0] // BLOCK), g.shape[1]))
+    if g.size:
+        _relu_backward_sum_numba(grad, y, g, sums)
+    return g, sums.sum(axis=0).astype(g.dtype)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _column_sums_numba(a, sums):  # type: ignore[no-untyped-def]
+    m, c = a.shape
+    for block in prange(len(sums)):
+        part = np.empty(c, a.dtype)
+        last = min(m, (block + 1) * BLOCK)
+        for low in range(block * BLOCK, last, STRIP):
+            for e in range(c):
+                part[e] = 0
+            for i in range(low, min(last, low + STRIP)):
+                row = a[i]
+                for e in range(c):
+                    part[e] += row[e]
+            for e in range(c):
+                sums[block, e] += part[e]
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _relu_backward_sum_numba(grad, y, g, sums):  # type: ignore[no-untyped-def]
+    m, c = g.shape
+    zero = g.dtype.type(0)
+    for block in prange(len(sums)):
+        part = np.empty(c, g.dtype)
+        last = min(m, (block + 1) * BLOCK)
+        for low in range(block * BLOCK, last, STRIP):
+            for e in range(c):
+                part[e] = 0
+            for i in range(low, min(last, low + STRIP)):
+                row, gate, target = grad[i], y[i], g[i]
+                for e in range(c):
+                    value = row[e] if gate[e] > zero else zero
+                    target[e] = value
+                    part[e] += value
+            for e in range(c):
+                sums[block, e] += part[e]

@@ -1,0 +1,109 @@
+"""A small matrix on both sides of a picture's patch, for all its channels: Winograd's transforms.
+
+    D[r, q, c] = Σ_{i, j} L[r, i] · X[i, j, c] · L[q, j]
+
+L is known when the code is compiled, so its zeros cost nothing and its ones are additions; channels
+are contiguous, so every step serves a whole vector of them. The patch X·Lᵀ in between stays in
+registers or the nearest cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from minifcn.kernels.vector import LLVM_FLOAT, Emitter, pointer
+
+
+def sandwich_of(matrix: np.ndarray) -> Any:
+    """The intrinsic for L = ``matrix`` (a, b): reads patches of b × b, writes a × a.
+
+    It takes ``(X, x, x_row, x_column, D, d, d_row, d_column, vectors)``: arrays, each with the
+    offset of its first element and strides in elements; how many vectors of channels there are.
+    """
+
+    @intrinsic
+    def sandwich(typing, X, x, x_row, x_column, D, d, d_row, d_column, vectors):  # type: ignore[no-untyped-def]
+        if X.dtype != D.dtype or X.dtype not in LLVM_FLOAT:
+            return None
+        n = types.int64
+
+        def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            _write(matrix, Emitter(context, builder, X.dtype), signature, args)
+            return context.get_dummy_value()
+
+        return types.void(X, n, n, n, D, n, n, n, n), code
+
+    return sandwich
+
+
+def finished_sandwich_of(matrix: np.ndarray) -> Any:
+    """The same, and a layer's bias and ReLU: D = max(floor, S[s + c] + Σ …), NaN staying NaN.
+
+    Three more arguments: ``(…, S, s, floor)``; a floor of −∞ is no ReLU.
+    """
+
+    @intrinsic
+    def sandwich(typing, X, x, x_row, x_column, D, d, d_row, d_column, vectors, S, s, floor):  # type: ignore[no-untyped-def]
+        if X.dtype != D.dtype or X.dtype != S.dtype or X.dtype not in LLVM_FLOAT:
+            return None
+        n = types.int64
+
+        def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            _write(matrix, Emitter(context, builder, X.dtype), signature, args, finish=True)
+            return context.get_dummy_value()
+
+        return types.void(X, n, n, n, D, n, n, n, n, S, n, X.dtype), code
+
+    return sandwich
+
+
+def _write(
+    matrix: np.ndarray, emit: Emitter, signature: Any, args: Any, finish: bool = False
+) -> None:
+    a, b = matrix.shape
+    builder = emit.builder
+    x_row, x_column, d_row, d_column, vectors = (args[i] for i in (2, 3, 6, 7, 8))
+    source, target = (pointer(emit.context, builder, signature, args, which) for which in (0, 4))
+    if finish:
+        start = pointer(emit.context, builder, signature, args, 9)
+        lowest = emit.repeat(args[11])
+    with builder.goto_entry_block():
+        half = {(r, j): builder.alloca(emit.vector) for r in range(a) for j in range(b)}
+    with cgutils.for_range(builder, vectors) as loop:
+        channel = builder.mul(loop.index, emit.integer(emit.width))
+        patch, result = emit.at(source, channel), emit.at(target, channel)
+        for j in range(b):
+            top = emit.at(patch, emit.times(x_column, j))
+            column = [emit.load(emit.at(top, emit.times(x_row, i))) for i in range(b)]
+            for r in range(a):
+                builder.store(_combined(emit, matrix[r], column), half[r, j])
+        for r in range(a):
+            row = [builder.load(half[r, j]) for j in range(b)]
+            left = emit.at(result, emit.times(d_row, r))
+            for q in range(a):
+                value = _combined(emit, matrix[q], row)
+                if finish:
+                    value = builder.fadd(value, emit.load(emit.at(start, channel)))
+                    value = emit.not_below(value, lowest)
+                emit.store(value, emit.at(left, emit.times(d_column, q)))
+
+
+def _combined(emit: Emitter, coefficients: np.ndarray, values: list[Any]) -> Any:
+    """Σ coefficient · value, ones first: they start the sum without a multiplication."""
+    total = None
+    for i in sorted(np.flatnonzero(coefficients), key=lambda i: abs(coefficients[i]) != 1):
+        factor, value = float(coefficients[i]), values[i]
+        if total is None:
+            total = value if factor == 1 else emit.builder.fmul(emit.constant(factor), value)
+        elif factor == 1:
+            total = emit.builder.fadd(total, value)
+        elif factor == -1:
+            total = emit.builder.fsub(total, value)
+        else:
+            total = emit.multiply_add(emit.constant(factor), value, total)
+    return total

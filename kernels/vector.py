@@ -1,0 +1,121 @@
+"""The vector registers that code is compiled for, and how LLVM code is written for them.
+
+Decided once, from the features of the processor that Numba compiles for: AVX-512 has 32 registers
+of 64 bytes, NEON 32 of 16, AVX2 16 of 32, SSE 16 of 16. Numba's own settings choose another one,
+and its cache on disk keeps them apart::
+
+    NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx2,+fma     8 floats a vector
+    NUMBA_CPU_NAME=nehalem NUMBA_CPU_FEATURES=+sse4.2        4 floats a vector
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, config
+
+
+def _features() -> set[str]:
+    """The features of the processor that Numba compiles for."""
+    if config.CPU_FEATURES is not None:
+        return {name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+")}
+    if config.CPU_NAME is not None:  # "generic", say: nothing is known to be there
+        return set()
+    return {name for name, present in llvm.get_host_cpu_features().items() if present}
+
+
+_has = _features()
+
+#: bytes of one vector register
+VECTOR_BYTES = 64 if "avx512f" in _has else 32 if _has & {"avx", "avx2"} else 16
+#: how many of them there are
+REGISTERS = 32 if _has & {"avx512f", "neon"} else 16
+
+INT64 = ir.IntType(64)
+LLVM_FLOAT = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
+
+
+def lanes(dtype: Any) -> int:
+    """How many elements of ``dtype`` one vector register holds."""
+    return VECTOR_BYTES // np.dtype(dtype).itemsize
+
+
+class Emitter:
+    """Vector instructions on arrays of one floating type, appended to the code of an intrinsic.
+
+    Addresses are pointers to elements; vectors are loaded from and stored to any of them, for rows
+    of pictures start anywhere.
+    """
+
+    def __init__(self, context: Any, builder: Any, number: Any) -> None:
+        self.context, self.builder, self.number = context, builder, number
+        self.size = number.bitwidth // 8
+        self.width = VECTOR_BYTES // self.size
+        self.scalar = LLVM_FLOAT[number]
+        self.vector = ir.VectorType(self.scalar, self.width)
+        self._multiply_add = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(self.vector, [self.vector] * 3),
+            f"llvm.fmuladd.v{self.width}f{8 * self.size}",  # fused where the processor can
+        )
+
+    def at(self, pointer: Any, offset: Any) -> Any:
+        """The address ``offset`` elements on: an int or an LLVM integer."""
+        return self.builder.gep(pointer, [self.integer(offset)])
+
+    def integer(self, value: Any) -> Any:
+        """An LLVM integer, from itself or from an int."""
+        return ir.Constant(INT64, value) if isinstance(value, int) else value
+
+    def times(self, stride: Any, count: int) -> Any:
+        """stride · count."""
+        return self.builder.mul(stride, ir.Constant(INT64, count))
+
+    def load(self, pointer: Any) -> Any:
+        """The vector that starts at an element."""
+        value = self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()))
+        value.align = self.size
+        return value
+
+    def store(self, value: Any, pointer: Any) -> None:
+        """Write a vector from an element on."""
+        to = self.builder.bitcast(pointer, self.vector.as_pointer())
+        self.builder.store(value, to).align = self.size
+
+    def repeat(self, one: Any) -> Any:
+        """A vector of one number."""
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, one, ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.width), None)
+        return self.builder.shuffle_vector(first, undefined, zeros)
+
+    def constant(self, value: float) -> Any:
+        """A vector of one number that is known now."""
+        return ir.Constant(self.vector, [float(value)] * self.width)
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """a · b + c."""
+        return self.builder.call(self._multiply_add, [a, b, c])
+
+    def in_order(self) -> None:
+        """Let no load be moved across this place.
+
+        The compiler would unroll a loop and gather the loads of both turns at its head, where
+        there are no registers left for them. An empty piece of assembly keeps them in place.
+        """
+        nothing = ir.FunctionType(ir.VoidType(), [])
+        self.builder.asm(nothing, "", "~{memory}", [], side_effect=True)
+
+    def not_below(self, value: Any, floor: Any) -> Any:
+        """max(value, floor), lane by lane, but NaN stays NaN."""
+        return self.builder.select(self.builder.fcmp_ordered("<", value, floor), floor, value)
+
+
+def pointer(context: Any, builder: Any, signature: Any, args: Any, which: int) -> Any:
+    """The address of array number ``which``, moved by the offset that follows it in ``args``."""
+    array = context.make_array(signature.args[which])(context, builder, args[which])
+    return builder.gep(array.data, [args[which + 1]])

@@ -1,0 +1,49 @@
+"""The gradient of a bias: sums over all pixels a channel, alone or with a ReLU's gate before."""
+
+import math
+
+import numpy as np
+import pytest
+
+import minifcn as mf
+from minifcn import kernels
+
+SHAPES = [(0, 3), (1, 1), (63, 2), (65, 21), (2048, 5), (5001, 17)]
+
+
+@pytest.mark.parametrize("device", mf.device.DEVICES)
+@pytest.mark.parametrize("dtype, rtol", [(np.float32, 2e-6), (np.float64, 1e-14)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values(shape, dtype, rtol, device):
+    rng = np.random.default_rng(0)
+    grad, y = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+    with mf.device.use(device):
+        plain = kernels.column_sums(grad)
+        gated, sums = kernels.relu_backward_sum(grad, y)
+    assert plain.dtype == gated.dtype == sums.dtype == dtype
+    for column in range(shape[1]):
+        values = [float(v) for v in grad[:, column]]
+        passed = [v if gate > 0 else 0.0 for v, gate in zip(values, y[:, column], strict=True)]
+        assert gated[:, column].tolist() == passed
+        for found, wanted in ((plain, values), (sums, passed)):
+            size = math.fsum(map(abs, wanted)) or 1.0
+            assert abs(float(found[column]) - math.fsum(wanted)) <= rtol * size
+
+
+def test_a_million_equal_pixels_lose_no_digit():
+    a = np.full((1 << 20, 2), 0.1, np.float32)
+    wanted = float(np.float32(0.1)) * (1 << 20)
+    for sums in (kernels.column_sums(a), kernels.relu_backward_sum(a, a)[1]):
+        np.testing.assert_allclose(sums, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("device", mf.device.DEVICES)
+def test_what_is_not_a_number(device):
+    """NaN in the gradient passes an open gate and no closed one; a NaN gate is closed."""
+    grad = np.array([[np.nan, 1, np.nan, np.inf]], np.float32)
+    y = np.array([[1, np.nan, 0, 1]], np.float32)
+    with mf.device.use(device):
+        g, sums = kernels.relu_backward_sum(grad, y)
+        np.testing.assert_array_equal(g, [[np.nan, 0, 0, np.inf]])
+        np.testing.assert_array_equal(sums, [np.nan, 0, 0, np.inf])
+        np.testing.assert_array_equal(kernels.column_sums(grad), grad[0])
