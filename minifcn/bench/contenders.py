@@ -27,9 +27,7 @@ class Contender:
         if self.setting == "reference":
             return not isinstance(case, cases.Prediction)
         if self.setting == "compile":
-            # One operation alone gives the compiler nothing to join; and it takes long, so only
-            # where there is a bar.
-            return isinstance(case, cases.TrainingStep) and case.bar is not None
+            return isinstance(case, cases.TrainingStep) and case.compiled
         return True
 
 
