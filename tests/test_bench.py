@@ -1,13 +1,23 @@
 """The benchmark's parts: cases, contenders, processes, turns, verdicts."""
 
 import os
+import sys
 import time
+import types
 
 import numpy as np
 import pytest
 
 from minifcn import device
-from minifcn.bench import cases, chart, contender_minifcn, contender_textbook, contenders, peak
+from minifcn.bench import (
+    cases,
+    chart,
+    contender_minifcn,
+    contender_textbook,
+    contenders,
+    peak,
+    worker,
+)
 from minifcn.bench.cases import Convolution, Operation, TrainingStep
 from minifcn.bench.contenders import CPU, TEXTBOOK, Contender
 from minifcn.bench.duel import Arena, Plan
@@ -171,6 +181,24 @@ def test_repetitions_end_with_the_budget():
     worker.run = lambda: time.sleep(0.02)
     assert len(worker.time(100, 0.05)) == 3
     assert len(worker.time(2, 60)) == 2
+
+
+@pytest.mark.parametrize("seconds, calls", [(0.0, [4, 3]), (worker.LONG + 0.01, [2, 1])])
+def test_short_cases_are_warmed_more(monkeypatch, seconds, calls):
+    done = []
+
+    def run():
+        time.sleep(seconds)
+        done.append(1)
+
+    fake = types.SimpleNamespace(make=lambda case, setting: run)
+    monkeypatch.setitem(sys.modules, "minifcn.bench.fake", fake)
+    held = Worker(Contender("fake", "fake"))
+    request = {"case": cases.to_json(TINY), "repetitions": 2, "seconds": worker.LONG, "warm": True}
+    for expected in calls:  # the first time, and the next
+        done.clear()
+        timed = held.answer(request)["seconds"]
+        assert len(done) == expected and len(timed) == (1 if seconds else 2)
 
 
 def test_peak_memory_grows_with_what_is_held():
