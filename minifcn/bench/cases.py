@@ -117,7 +117,10 @@ class Operation:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One step of an FCN-8s: forward, loss, backward, SGD with momentum and weight decay."""
+    """One step of an FCN-8s: forward, loss, backward, SGD with momentum and weight decay.
+
+    ``compiled``: whether `torch.compile` has a try at it, which takes it half a minute.
+    """
 
     name: str
     width: int
@@ -126,6 +129,7 @@ class TrainingStep:
     batch: int = 4
     bar: float | None = None
     memory_bar: float | None = None
+    compiled: bool = False
     quick: bool = False
 
     @property
@@ -259,12 +263,13 @@ LAYERS: tuple[Case, ...] = (
 )  # fmt: skip
 
 STEPS: tuple[TrainingStep, ...] = (
-    TrainingStep("FCN-8s width 32 at 128²", 32, 128, bar=0.5, memory_bar=0.8, quick=True),
+    TrainingStep("FCN-8s width 32 at 128²", 32, 128, bar=0.5, memory_bar=0.8, compiled=True,
+                 quick=True),
     TrainingStep("FCN-8s width 32 at 256²", 32, 256, bar=0.5, memory_bar=0.8),
     TrainingStep("FCN-8s width 64 at 128²", 64, 128, bar=0.5, memory_bar=0.8),
     TrainingStep("with batch norm, width 32 at 128²", 32, 128, batch_norm=True),
     TrainingStep("with batch norm, width 32 at 256²", 32, 256, batch_norm=True),
     TrainingStep("with batch norm, width 64 at 128²", 64, 128, batch_norm=True),
-)
+)  # fmt: skip
 
 PREDICTION = Prediction("VGG16 FCN-8s, a picture of 500²", 500, bar=0.5, memory_bar=0.7)

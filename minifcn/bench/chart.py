@@ -32,19 +32,32 @@ def draw(rows: Sequence[Row], about: str = "") -> Figure:
     plain_axes(axes)
     axes.grid(visible=False, axis="y")
     end = min(WIDEST, 1.1 * max([1.0, *(row.value or 0 for row in shown)]))
-    for place, row in enumerate(shown):
+    places, gaps = [], 0.0
+    for number, row in enumerate(shown):
+        if number and row.suite != shown[number - 1].suite:
+            gaps += 0.7
+        place = number + gaps
+        places.append(place)
         assert row.value is not None
         long = min(row.value, end)
         axes.barh(place, long, 0.72, color=COLOURS[row.suite])
-        axes.text(long + 0.01 * end, place, f"{row.value:.2f}", va="center", fontsize=8, color=INK)
+        axes.text(
+            long + 0.012 * end,
+            place,
+            f"{row.value:.2f}",
+            va="center",
+            fontsize=8,
+            color=INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+        )
         if row.bar is not None:
             axes.plot([row.bar] * 2, [place - 0.46, place + 0.46], color=INK, linewidth=2)
     axes.axvline(1, color=INK, linewidth=1, linestyle="--")
     for suite in dict.fromkeys(row.suite for row in shown):
         axes.barh(0, 0, color=COLOURS[suite], label=TITLES[suite])
     axes.plot([], [], color=INK, linewidth=2, label="bar to stay below")
-    axes.set_yticks(range(len(shown)), [row.name for row in shown])
-    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_yticks(places, [row.name for row in shown])
+    axes.set_ylim(max([0.0, *places]) + 0.6, -0.6)
     axes.set_xlim(0, 1.08 * end)
     rival = "PyTorch at its best" if any(row.best_torch for row in shown) else "im2col and BLAS"
     axes.set_xlabel(f"minifcn ÷ {rival}: shorter is better", color=INK)

@@ -26,13 +26,13 @@ class Contender:
             return isinstance(case, cases.Convolution) and case.groups == 1 and not case.transposed
         if self.setting == "reference":
             return not isinstance(case, cases.Prediction)
-        if self.setting == "compile":  # one operation alone gives the compiler nothing to join
-            return isinstance(case, cases.TrainingStep | cases.Prediction)
+        if self.setting == "compile":
+            return isinstance(case, cases.TrainingStep) and case.compiled
         return True
 
 
-# glibc then keeps what is freed and need not ask the system for fresh pages, which dominates
-# PyTorch's point-wise operations otherwise.
+# "tuned": glibc then keeps what is freed and need not ask the system for fresh pages, which
+# dominates PyTorch's point-wise operations otherwise.
 KEEP_PAGES = {
     "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
@@ -44,7 +44,7 @@ TEXTBOOK = Contender("textbook", "contender_textbook", slow=True)
 TORCH = (
     Contender("torch", "contender_torch", "contiguous"),
     Contender("torch channels_last", "contender_torch", "channels_last"),
-    Contender("torch channels_last malloc", "contender_torch", "channels_last", KEEP_PAGES),
+    Contender("torch tuned", "contender_torch", "channels_last", KEEP_PAGES),
 )
 COMPILED = Contender("torch compile", "contender_torch", "compile", KEEP_PAGES)
 

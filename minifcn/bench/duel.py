@@ -7,6 +7,7 @@ well, and the medians over the rounds pass over it.
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -14,6 +15,9 @@ from types import TracebackType
 from minifcn.bench.cases import Case
 from minifcn.bench.contenders import Contender
 from minifcn.bench.process import Failed, Process
+
+PAUSE = 0.03
+"""Seconds between turns: threads that have just worked wait awake for a while for more."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Plan:
     rounds: int = 5
     repetitions: int = 8
     seconds: float = 0.3
-    slow_limit: float = 6.0
+    slow_limit: float = 5.0
 
 
 QUICK = Plan(rounds=2, repetitions=4, seconds=0.2, slow_limit=3.0)
@@ -43,6 +47,8 @@ class Arena:
     tell: Callable[[str], object] = lambda text: None
     failed: dict[str, str] = field(default_factory=dict)
     """Contenders that could do nothing at all, and why."""
+    where: str = ""
+    """Which case of how many, for what is told."""
     _processes: dict[str, Process] = field(default_factory=dict)
     _succeeded: set[str] = field(default_factory=set)
 
@@ -77,7 +83,9 @@ class Arena:
             for contender in list(contenders):
                 if contender.slow and number > 1:
                     continue
-                self.tell(f"{case.name}: {contender.name}, round {number} of {self.plan.rounds}")
+                turn = f"{contender.name}, round {number} of {self.plan.rounds}"
+                self.tell(f"{self.where} {case.name}: {turn}")
+                time.sleep(PAUSE)
                 try:
                     times[contender.name] += self._turn(case, contender)
                     self._succeeded.add(contender.name)

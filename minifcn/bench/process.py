@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -72,7 +73,7 @@ class Process:
         it is ended).
         """
         assert self._process.stdin is not None and self._process.stdout is not None
-        late = threading.Timer(limit, self._process.kill)
+        late = threading.Timer(limit, self._kill)
         late.start()
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
@@ -106,14 +107,21 @@ class Process:
         return [float(t) for t in answer["seconds"]]
 
     def close(self) -> None:
-        """End the worker, whatever it is doing."""
-        self._process.kill()
+        """End the worker, whatever it is doing, and what it may have started itself."""
+        self._kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._complaints):
             try:
                 if stream is not None:
                     stream.close()
             except OSError:  # what could not be told to a dead worker
+                pass
+
+    def _kill(self) -> None:
+        if self.alive:  # torch.compile has helpers, which are in the worker's group
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except OSError:  # it ended by itself just now
                 pass
 
     def _last_words(self, code: int) -> str:

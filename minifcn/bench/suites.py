@@ -38,7 +38,8 @@ def rows(suite: str, arena: Arena, torch: bool, quick: bool) -> Iterator[Row]:
         everyone = (CPU, *_torch(torch), *more)
         yield from _timed(suite, arena, _chosen(cases.STEPS, quick), everyone)
     elif suite == "predict":
-        yield from _timed(suite, arena, [cases.PREDICTION], (CPU, *_torch(torch)))
+        best = TORCH[-1:] if quick else TORCH  # each of them fills 134 M weights first
+        yield from _timed(suite, arena, [cases.PREDICTION], (CPU, *(best if torch else ())))
     elif suite == "memory":
         steps = [case for case in cases.STEPS if case.memory_bar is not None]
         everything = [*_chosen(steps, quick), *([] if quick else [cases.PREDICTION])]
@@ -61,7 +62,8 @@ def _timed(
     suite: str, arena: Arena, chosen: Sequence[Case], contenders: Sequence[Contender]
 ) -> Iterator[Row]:
     """The contenders' times in ms."""
-    for case in chosen:
+    for number, case in enumerate(chosen, 1):
+        arena.where = f"{suite} {number}/{len(chosen)}"
         seconds, notes = arena.duel(case, contenders)
         flops = case.flops if isinstance(case, Convolution) else None
         figures = {name: 1000 * value for name, value in seconds.items()}

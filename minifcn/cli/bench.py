@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -49,10 +50,13 @@ def bench(arguments: argparse.Namespace) -> int:
             about = machine(arena, torch)
             console.print(_about(about), soft_wrap=True)
             for suite in chosen:
-                for row in suites.rows(suite, arena, torch, arguments.quick):
-                    rows.append(row)
-                    console.print(_line(row), soft_wrap=True)
-                    save(out / "bench.json", about, rows, arena.failed)
+                try:
+                    for row in suites.rows(suite, arena, torch, arguments.quick):
+                        rows.append(row)
+                        console.print(_line(row), soft_wrap=True)
+                        save(out / "bench.json", about, rows, arena.failed)
+                except Failed as failure:
+                    arena.failed[f"the suite {suite}"] = str(failure)
         except KeyboardInterrupt:
             code = INTERRUPTED
         failed = dict(arena.failed)
@@ -61,7 +65,11 @@ def bench(arguments: argparse.Namespace) -> int:
     save_figure(chart.draw(rows, _about(about)), out / "bench.png")
     console.print(table(rows, about["multiply_adds"]["all"]))
     for name, reason in failed.items():
-        console.print(f"{name} could not take part: {reason}", soft_wrap=True, markup=False)
+        console.print(f"{name} could not be measured: {reason}", soft_wrap=True, markup=False)
+    if any(row.best_torch == TORCH[-1].name for row in rows):
+        console.print(
+            f"{TORCH[-1].name}: channels_last, and glibc told to keep freed memory", soft_wrap=True
+        )
     asked = [row for row in rows if row.kept is not None]
     console.print(
         f"{sum(bool(row.kept) for row in asked)} of {len(asked)} bars kept; "
@@ -109,44 +117,42 @@ def save(path: Path, about: dict[str, Any], rows: list[Row], failed: dict[str, s
 
 def table(rows: list[Row], peak: float) -> Table:
     """The ratio first, then what it is made of; ``peak``: GFLOP/s that all threads could do."""
-    result = Table(title="minifcn beside the others", title_justify="left")
-    result.add_column("", justify="right", style="bold")
-    result.add_column("bar", justify="right")
-    result.add_column("")
-    result.add_column("what")
-    for name in ("minifcn", "PyTorch", "textbook", "reference", "of peak"):
-        result.add_column(name, justify="right")
-    result.add_column("PyTorch's best")
-    suite = rows[0].suite
-    for row in rows:
-        if row.suite != suite:
-            result.add_section()
-            suite = row.suite
-        best = row.best_torch
+    result = Table(title="minifcn beside its best rival", title_justify="left", box=SIMPLE_HEAD)
+    for name, justify in (
+        ("ratio", "right"),
+        ("bar", "right"),
+        ("", "left"),
+        ("what", "left"),
+        ("unit", "left"),
+        ("minifcn", "right"),
+        ("rival", "right"),
+        ("which", "left"),
+        ("of peak", "right"),
+    ):
+        result.add_column(name, justify=justify, no_wrap=name != "what")  # type: ignore[arg-type]
+    for row, after in zip(rows, [*rows[1:], None], strict=True):
+        mine, other = (CPU.name, row.rival)
+        if row.kind == AT_LEAST:
+            mine, other = "2 threads", "1 thread"
         result.add_row(
-            _value(row),
+            Text(_value(row), "bold"),
             "" if row.bar is None else f"{row.bar:g}",
             _verdict(row),
             Text(row.name),
-            *(
-                _figure(row, name)
-                for name in (
-                    CPU.name if row.kind != AT_LEAST else "2 threads",
-                    best or "",
-                    contenders.TEXTBOOK.name,
-                    contenders.REFERENCE.name,
-                )
-            ),
+            row.unit,
+            _figure(row, mine),
+            _figure(row, other),
+            other or "",
             "" if row.gflops is None else f"{row.gflops / peak:.0%}",
-            "" if best is None else best.removeprefix("torch").strip() or "default",
+            end_section=after is not None and after.suite != row.suite,
         )
     return result
 
 
 def _line(row: Row) -> Text:
-    others = ", ".join(f"{name} {value:.4g}" for name, value in row.figures.items())
+    figures = ", ".join(f"{name} {_figure(row, name)}" for name in row.figures)
     text = Text.assemble(
-        (f"{_value(row):>7}", "bold"), f"  {row.name} in {row.unit}: {others}", _verdict(row)
+        (f"{_value(row):>7}", "bold"), f"  {row.name}, {row.unit}: {figures}  ", _verdict(row)
     )
     for note in row.notes:
         text.append(f"\n         {note}", style="dim")
@@ -162,16 +168,12 @@ def _value(row: Row) -> str:
 def _verdict(row: Row) -> Text:
     if row.kept is None:
         return Text("")
-    return Text(" kept", "green") if row.kept else Text(" missed", "red")
+    return Text("kept", "green") if row.kept else Text("missed", "red")
 
 
-def _figure(row: Row, name: str) -> str:
-    value = row.figures.get(name)
-    if value is None:
-        return ""
-    return f"{value:.{1 if value < 100 and row.unit == 'ms' else 0 if row.unit != 's' else 2}f}" + (
-        f" {row.unit}"
-    )
+def _figure(row: Row, name: str | None) -> str:
+    value = None if name is None else row.figures.get(name)
+    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
 def _about(about: dict[str, Any]) -> str:

@@ -67,6 +67,10 @@ def _run(argv: Sequence[str] | None) -> int:
         from minifcn.cli.predict import predict
 
         return predict(arguments)
+    if arguments.command == "summary":
+        from minifcn.cli.summary import summary
+
+        return summary(arguments)
     if arguments.command == "bench":
         from minifcn.cli.bench import bench
 
@@ -87,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_predict(commands)
     _add_evaluate(commands)
+    _add_summary(commands)
     _add_bench(commands)
     return parser
 
@@ -161,6 +166,24 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_device(command.add_argument, default="cpu")
 
 
+def _add_summary(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "summary",
+        help="list the layers of a model: sizes, parameters, multiplications, memory",
+        description="List the layers of a model in the order in which they run, with their output, "
+        "parameters, multiply-adds, memory of the output and the algorithm of the convolution.",
+    )
+    command.add_argument("model", metavar="MODEL", help="a run's folder or a .safetensors file in "
+                         "it; or fcn32s, fcn16s, fcn8s, fcn4s, fcn2s, vgg16-fcn32s, vgg16-fcn16s, "
+                         "vgg16-fcn8s")  # fmt: skip
+    command.add_argument("--input", type=_channels_and_size, default=(3, 256, 256),
+                         metavar="CxHxW", help="of one picture (default: 3x256x256)")  # fmt: skip
+    command.add_argument("--widths", type=_widths, metavar="A,B,C,D,E",
+                         help="channels of the five stages, for a model by name")  # fmt: skip
+    command.add_argument("--classes", type=int, metavar="N",
+                         help="number of classes, for a model by name (default: 21)")  # fmt: skip
+
+
 def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> None:
     command = commands.add_parser(
         "bench",
@@ -204,6 +227,19 @@ def _size(text: str) -> tuple[int, int]:
 
 def _size_or_none(text: str) -> tuple[int, int] | None:
     return None if text == "none" else _size(text)
+
+
+def _channels_and_size(text: str) -> tuple[int, int, int]:
+    """`3x360x480`: channels, height, width."""
+    try:
+        channels, height, width = (int(n) for n in text.lower().replace("×", "x").split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no input; write CHANNELSxHEIGHTxWIDTH, such as 3x360x480"
+        ) from None
+    if min(channels, height, width) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} holds a length below 1; write 1 or more")
+    return channels, height, width
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -1,0 +1,99 @@
+"""`minifcn summary`: the layers of a trained model, or of one by name, as a table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from minifcn import models, study
+from minifcn.cli.console import standard_output
+from minifcn.errors import InputError
+from minifcn.study import Layer, Summary
+from minifcn.training import Segmenter
+
+HEADS = ("fcn32s", "fcn16s", "fcn8s", "fcn4s", "fcn2s")
+VGG16 = tuple(f"vgg16-{head}" for head in HEADS[:3])
+VOC_CLASSES = 21
+
+
+def summary(arguments: argparse.Namespace) -> int:
+    """Print a line for each layer and the sums."""
+    model = _model(arguments)
+    wanted = model.config["in_channels"]
+    if arguments.input[0] != wanted:
+        raise InputError(
+            f"--input is {_times(arguments.input)}, and {arguments.model} takes {wanted} channels; "
+            f"write {_times((wanted, *arguments.input[1:]))}"
+        )
+    console = standard_output()
+    console.print(table(study.summary(model, arguments.input), arguments.model))
+    return 0
+
+
+def table(result: Summary, title: str) -> Table:
+    """A row for each layer, the sums last."""
+    heading = Text(f"{title}, input {_times(result.input)}, one picture")
+    rows = Table(title=heading, title_justify="left", box=SIMPLE_HEAD, show_footer=True)
+    rows.add_column("layer", footer="all", no_wrap=True)
+    rows.add_column("kind", no_wrap=True)
+    rows.add_column("output", justify="right", no_wrap=True)
+    rows.add_column("parameters", justify="right", footer=f"{result.parameters:,}")
+    rows.add_column("multiply-adds", justify="right", footer=f"{result.multiplications:,}")
+    rows.add_column("memory", justify="right", footer=_mib(result.memory), no_wrap=True)
+    rows.add_column("algorithm")
+    for layer in result.layers:
+        rows.add_row(*_cells(layer))
+    return rows
+
+
+def _cells(layer: Layer) -> list[Text]:
+    cells = [
+        layer.name,
+        layer.kind,
+        _times(layer.output),
+        f"{layer.parameters:,}" if layer.parameters else "",
+        f"{layer.multiplications:,}" if layer.multiplications else "",
+        _mib(layer.memory),
+        layer.algorithm,
+    ]
+    return [Text(cell) for cell in cells]
+
+
+def _model(arguments: argparse.Namespace) -> models.FCN:
+    """The model of that name with random weights, or the one in a checkpoint."""
+    name = arguments.model
+    if name not in HEADS + VGG16:
+        path = Path(name)
+        if not path.exists():
+            raise InputError(
+                f"{name} is neither a model ({', '.join(HEADS + VGG16)}) nor a run's folder or "
+                "checkpoint; give one of them"
+            )
+        if arguments.widths is not None or arguments.classes is not None:
+            raise InputError(
+                f"{name} is a trained model, which has its own widths and classes; "
+                "leave --widths and --classes out"
+            )
+        return Segmenter.load(path).model
+    settings: dict[str, Any] = {"head": name.removeprefix("vgg16-")}
+    if name in VGG16:  # the paper's
+        settings |= {"widths": models.VGG16_WIDTHS, "convs": models.VGG16_CONVS}
+        settings |= {"fc_channels": 4096, "fc_kernel": 7, "batch_norm": False}
+    if arguments.widths is not None:
+        settings["widths"] = arguments.widths
+    classes = VOC_CLASSES if arguments.classes is None else arguments.classes
+    return models.FCN(classes, **settings, generator=np.random.default_rng(0))
+
+
+def _times(lengths: tuple[int, ...]) -> str:
+    return "×".join(str(n) for n in lengths)
+
+
+def _mib(number: int) -> str:
+    return f"{number / 2**20:.1f} MiB" if number >= 2**20 / 10 else f"{number / 2**10:.1f} KiB"

@@ -1,0 +1,48 @@
+"""`minifcn summary`: models by name and from a run, and what it refuses."""
+
+import numpy as np
+import pytest
+
+from minifcn import models
+from minifcn.cli.main import main
+from minifcn.training import Checkpoint, Segmenter
+
+
+def test_a_model_by_name(capsys):
+    options = ["--input", "3x90x120", "--widths", "4,4,8,8,8", "--classes", "5"]
+    assert main(["summary", "fcn16s", *options]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert "4×90×120" in lines["trunk.stage1.conv1"]
+    # the last step gives the picture's size or more, for 5 classes
+    assert "5×96×128" in lines["upscore.input_x16"] and "depthwise" in lines["upscore.input_x16"]
+    net = models.fcn16s(5, widths=(4, 4, 8, 8, 8), generator=np.random.default_rng(0))
+    assert f"{models.parameter_count(net):,}" in lines["all"]
+
+
+def test_a_trained_model(tmp_path, capsys):
+    net = models.fcn2s(2, widths=(2, 2, 2, 2, 2), fc_channels=4, generator=np.random.default_rng(0))
+    segmenter = Segmenter(net, ("a", "b"), np.zeros((2, 3), np.uint8), None, None)
+    path = tmp_path / "best.safetensors"
+    Checkpoint(net.state_dict(), segmenter.about()).save(path)
+    for name in (tmp_path, path):
+        assert main(["summary", str(name)]) == 0
+        out = capsys.readouterr().out
+        assert "2×256×256" in out and "upscore.input_x2" in out
+    assert main(["summary", str(tmp_path), "--classes", "3"]) == 2
+    assert "leave --widths and --classes out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["nothing"], "nothing is neither a model (fcn32s, "),
+        (["fcn8s", "--input", "1x30x40"], "fcn8s takes 3 channels; write 3×30×40"),
+        (["fcn8s", "--input", "30x40"], "'30x40' is no input; write CHANNELSxHEIGHTxWIDTH"),
+        (["fcn8s", "--input", "3x0x40"], "'3x0x40' holds a length below 1"),
+        (["fcn8s", "--classes", "0"], "num_classes is 0"),
+        (["fcn8s", "--widths", "1,2,3"], "widths is (1, 2, 3)"),
+    ],
+)
+def test_bad_arguments(arguments, words, capsys):
+    assert main(["summary", *arguments]) == 2
+    assert words in capsys.readouterr().err
