@@ -17,12 +17,15 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 from minifcn.kernels.batch_norm import backward_input, backward_sums, moments, scale_shift
 from minifcn.kernels.channel_sums import column_sums, relu_backward_sum
 from minifcn.kernels.conv2d import conv2d, conv2d_weight, conv_transpose2d, im2col_panel
-from minifcn.kernels.cross_entropy import cross_entropy
+from minifcn.kernels.cross_entropy import amounts, count_labels, cross_entropy
 from minifcn.kernels.elementwise import relu, relu_backward
 from minifcn.kernels.max_pool2d import max_pool2d, max_unpool2d, take_pixels
+from minifcn.kernels.optimizer import adam, sgd
 from minifcn.kernels.resample import bilinear, resample
 
 __all__ = [
+    "adam",
+    "amounts",
     "backward_input",
     "backward_sums",
     "bilinear",
@@ -30,6 +33,7 @@ __all__ = [
     "conv2d",
     "conv2d_weight",
     "conv_transpose2d",
+    "count_labels",
     "cross_entropy",
     "im2col_panel",
     "max_pool2d",
@@ -40,5 +44,6 @@ __all__ = [
     "relu_backward_sum",
     "resample",
     "scale_shift",
+    "sgd",
     "take_pixels",
 ]

@@ -18,7 +18,7 @@ import numpy as np
 
 from minifcn import device
 from minifcn.kernels import algorithm, depthwise, im2col, im2col_weight, winograd
-from minifcn.kernels.taps import Pair, Taps, convolution, transposed, trimmed
+from minifcn.kernels.taps import Pair, Taps, convolution, transposed
 
 # -- the three entry points ----------------------------------------------------------------------
 
@@ -49,10 +49,11 @@ def conv2d(
     )
     if how in algorithm.WINOGRAD:
         return winograd.conv(x, by_tap, b, padding, out, algorithm.WINOGRAD[how], floor)
-    taps = convolution(kernel, stride, padding, dilation, out)
     if how == "depthwise":
+        taps = convolution(kernel, stride, padding, dilation, out)
         return _at_least(floor, depthwise.along_taps(x, by_tap[:, 0], b, taps, out))
-    return im2col.along_taps(x, by_tap, b, trimmed(taps, x.shape[1]), groups, out, floor)
+    taps = convolution(kernel, stride, padding, dilation, out, x.shape[1])
+    return im2col.along_taps(x, by_tap, b, taps, groups, out, floor)
 
 
 def conv_transpose2d(
@@ -78,12 +79,13 @@ def conv_transpose2d(
     how = algorithm.choose("input", c, groups * k, (r, s), stride, dilation, groups, out, x.dtype)
     if how in algorithm.WINOGRAD:  # the same convolution backwards: taps in the opposite order
         pad_y, pad_x = 2 - padding[0], 2 - padding[1]
-        return winograd.conv(x, by_tap[::-1], b, (pad_y, pad_x), out, algorithm.WINOGRAD[how])
+        m = algorithm.WINOGRAD[how]
+        return winograd.conv(x, by_tap, b, (pad_y, pad_x), out, m, flipped=True)
     if how == "depthwise":
         taps = transposed((r, s), stride, padding, dilation, out)
         return depthwise.along_taps(x, by_tap[:, 0], b, taps, out)
-    taps = transposed((r, s), stride, padding, dilation, out, merged=True)
-    return im2col.along_taps(x, by_tap, b, trimmed(taps, x.shape[1]), groups, out)
+    taps = transposed((r, s), stride, padding, dilation, out, x.shape[1], merged=True)
+    return im2col.along_taps(x, by_tap, b, taps, groups, out)
 
 
 def conv2d_weight(

@@ -12,11 +12,14 @@ unless a weight is infinite or NaN.
 
 from __future__ import annotations
 
+import numba as nb
 import numpy as np
 from numba import njit, prange
 
 from minifcn.kernels import workspace
 from minifcn.kernels.taps import Pair, Taps
+from minifcn.kernels.tile import copy
+from minifcn.kernels.vector import lanes
 
 
 def serves(groups: int, c: int, k: int) -> bool:
@@ -31,7 +34,13 @@ def along_taps(
     y = workspace.empty((x.shape[0], *out, x.shape[3]), x.dtype)
     weight = np.ascontiguousarray(by_tap[taps.order[:, 0]])
     strides = np.array([*taps.in_stride, *taps.out_stride])
-    if y.size:
+    if y.size and taps.in_stride[1] == 1:
+        # a row of pixels is one row of numbers, and the weights repeat along it
+        again = lanes(x.dtype) * max(1, 256 // (lanes(x.dtype) * x.shape[3]))
+        weight, bias = np.tile(weight, (1, again)), np.tile(bias, again)
+        rows = workspace.empty((nb.get_num_threads(), y.shape[2] * x.shape[3]), x.dtype)
+        _row_loop(x, weight, bias, y, rows, taps.offset, taps.phases, strides)
+    elif y.size:
         _loop(x, weight, bias, y, taps.offset, taps.phases, strides)
     return y
 
@@ -43,6 +52,40 @@ def weight_along_taps(x: np.ndarray, dy: np.ndarray, taps: Taps) -> np.ndarray:
     if dy.size:
         _weight_loop(x, dy, by_row, taps.offset, np.array(taps.in_stride))
     return by_row.sum(axis=0, keepdims=True).transpose(1, 0, 2)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _row_loop(x, weight, bias, y, rows, offset, phases, strides):  # type: ignore[no-untyped-def]
+    step_y, _, out_y, out_x = strides
+    n, h, w, c = x.shape
+    _, p, q, _ = y.shape
+    period = weight.shape[1]
+    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
+    for line in prange(n * p):
+        image, row = line // p, line % p
+        sums = rows[nb.get_thread_id()]
+        for f in range(len(phases)):
+            top, left, _, width, first, last, _, _ = phases[f]
+            if top != row % out_y:
+                continue
+            for low in range(0, width * c, period):
+                size = min(period, width * c - low)
+                sums[low : low + size] = bias[:size]
+            for t in range(first, last):
+                a, b = row // out_y * step_y + offset[t, 0], offset[t, 1]
+                begin, end = max(0, -b), min(width, w - b)  # results whose pixel lies in the row
+                if a < 0 or a >= h or end <= begin:
+                    continue
+                source = ((image * h + a) * w + b) * c
+                for low in range(begin * c, end * c, period):
+                    size = min(period, end * c - low)
+                    total = sums[low : low + size]
+                    pixels = flat_x[source + low : source + low + size]
+                    tap = weight[t, :size]
+                    for e in range(size):
+                        total[e] += pixels[e] * tap[e]
+            for j in range(width):
+                copy(flat_y, ((image * p + row) * q + left + j * out_x) * c, sums, j * c, c)
 
 
 @njit(cache=True, nogil=True, parallel=True)

@@ -14,15 +14,19 @@ Results do not depend on the number of threads: each element is one sum in one o
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numba as nb
 import numpy as np
 from numba import njit, prange
 
 from minifcn.kernels import workspace
+from minifcn.kernels.pack import contiguous
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import TALL, clear, columns, copy, covered, lanes, rows, strip
 
 DEPTH = 768  # columns of a panel, about: rows of weights that stay in the second-level cache
+FEW_PIXELS = 4 * TALL  # so few read each weight about once: reordering them would not pay
 PANEL_BYTES = 256 * 1024  # of one thread's second-level cache; the rest is for the weights
 
 
@@ -44,105 +48,101 @@ def along_taps(
     y = workspace.empty((n, *out, groups * k), x.dtype)
     if y.size == 0:
         return y
-    wide = columns(x.dtype, k * taps.order.shape[1])
-    packed, start, where = _pack(by_tap, bias, taps, groups, wide)
-    single = len(taps.order) == 1 and not taps.offset.any()
+    threads, (reads, merged) = nb.get_num_threads(), taps.order.shape
+    wide = columns(x.dtype, k * merged)
+    blocks = -(-k * merged // wide)
+    single = reads == 1 and not taps.offset.any()
     direct = single and taps.in_stride == (1, 1) and groups == 1 and x.shape[1:3] == out
-    together = c if direct else max(1, DEPTH // max(c, 1)) * c  # columns of a panel
-    most = int((taps.phases[:, 5] - taps.phases[:, 4]).max(initial=0)) * c
-    depth = max(1, min(together, most))
+    most = int((taps.phases[:, 5] - taps.phases[:, 4]).max(initial=0))
+    depth = max(1, most if direct else min(most, _taps_at_once(c))) * c
     size = max(8 * TALL, PANEL_BYTES // (depth * x.itemsize) // TALL * TALL)
-    work = _shares(taps.phases, n, groups, size, where[:, 1], nb.get_num_threads())
-    size = min(size, int(work[:, 3].max())) + 2 * TALL
-    threads = nb.get_num_threads()
+    work = _shares(taps, n, groups, k, wide, size, threads)
+    size = int(work[:, 3].max()) + 2 * TALL
+    order = taps.order
+    if merged == 1:  # each tap meets one read: bring them into that order
+        by_tap, order = contiguous(by_tap, order[:, 0]), np.arange(reads)[:, None]
+    weights = contiguous(by_tap)
+    pixels = n * int((taps.phases[:, 2] * taps.phases[:, 3]).max())
+    row = k  # of weights, in memory
+    if groups > 1 or k % wide or taps.out_stride != (1, 1) or pixels > FEW_PIXELS:
+        weights, row = _packed(weights, order, groups, blocks, wide), wide
+    start = np.zeros((groups, blocks * wide), x.dtype)
+    start[:, : k * merged] = np.tile(bias.reshape(groups, k), merged)
     panels = workspace.empty((threads, size * depth), x.dtype)
-    edges = workspace.empty((threads, size * int(where[:, 1].max()) * wide), x.dtype)
+    edges = workspace.empty((threads, size * blocks * wide), x.dtype)
     _multiply_loop(
-        x, packed, start, where, y, taps.offset, taps.run, taps.phases, taps.in_stride,
-        taps.out_stride, work, panels, edges, k, wide, wide > lanes(x.dtype),
-        taps.out_stride == (1, 1), direct, max(1, DEPTH // max(c, 1)), x.dtype.type(floor),
+        x, weights.reshape(-1), row, start.reshape(-1), y, taps.offset, taps.run, taps.phases,
+        taps.in_stride, taps.out_stride, work, panels, edges, blocks, k, wide,
+        wide > lanes(x.dtype), taps.out_stride == (1, 1), direct, _taps_at_once(c),
+        x.dtype.type(floor),
     )  # fmt: skip
     return y
 
 
-def _pack(
-    by_tap: np.ndarray, bias: np.ndarray, taps: Taps, groups: int, wide: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The weights as the tiles read them: for each phase and group, blocks of (depth, wide).
+def _taps_at_once(c: int) -> int:
+    """How many taps of ``c`` channels a panel holds."""
+    return max(1, DEPTH // max(c, 1))
 
-    Gives them as one row, the biases in the same order, and for each phase (where its first block
-    starts, its blocks, where its biases start).
+
+def _packed(
+    by_tap: np.ndarray, order: np.ndarray, groups: int, blocks: int, wide: int
+) -> np.ndarray:
+    """The weights in blocks of columns, as the tiles read them: (groups, blocks, reads, C, wide).
+
+    Where phases were merged, a block's columns are the channels of one after the other.
     """
     c, k = by_tap.shape[1], by_tap.shape[2] // groups
-    used = taps.phases[:, 5] - taps.phases[:, 4]
-    blocks = -(-k * taps.phases[:, 6] // wide)
-    length, biases = groups * blocks * used * c * wide, groups * blocks * wide
-    where = np.stack([np.cumsum(length) - length, blocks, np.cumsum(biases) - biases], axis=1)
-    packed = workspace.empty((int(length.sum()),), by_tap.dtype)
-    start = workspace.empty((int(biases.sum()),), by_tap.dtype)
-    items = [
-        (g, f, j)
-        for f, count in enumerate(blocks.tolist())
-        for g in range(groups)
-        for j in range(count)
-    ]
-    _pack_loop(
-        by_tap, bias, taps.order, taps.phases, where, np.array(items), packed, start, k, wide
-    )
-    return packed, start, where
+    packed = workspace.empty((groups, blocks, len(order), c, wide), by_tap.dtype)
+    _pack_loop(by_tap.reshape(-1), order, packed, k)
+    return packed
 
 
+@lru_cache(maxsize=1024)
 def _shares(
-    phases: np.ndarray, n: int, groups: int, size: int, blocks: np.ndarray, threads: int
+    taps: Taps, n: int, groups: int, k: int, wide: int, size: int, threads: int
 ) -> np.ndarray:
     """The work in pieces: (group, phase, first pixel, pixels, first block, last block + 1) each.
 
     Where there are fewer pieces of pixels than threads, the blocks of columns are shared out too.
     """
-    pieces = []
-    for f, (height, width) in enumerate(phases[:, 2:4].tolist()):
+    pieces: list[tuple[int, ...]] = []
+    for f, (_, _, height, width, _, _, together, _) in enumerate(taps.phases.tolist()):
         total = n * height * width
-        even = -(-total // max(1, -(-total // size)))  # pieces of about one size
-        even = rows(even)
-        first = np.arange(0, total, even)
-        length = np.minimum(even, total - first)
-        shares = min(int(blocks[f]), max(1, -(-4 * threads // (len(first) * len(phases) * groups))))
-        if len(first) * len(phases) * groups >= threads:
-            shares = 1
-        cuts = np.arange(shares + 1) * int(blocks[f]) // shares
-        for low, high in zip(cuts[:-1], cuts[1:], strict=True):
-            pieces.append(np.stack([np.full_like(first, v) for v in (f, 0, 0, low, high)], axis=1))
-            pieces[-1][:, 1], pieces[-1][:, 2] = first, length
-    piece = np.concatenate(pieces)
-    group = np.repeat(np.arange(groups), len(piece))[:, None]
-    return np.concatenate([group, np.tile(piece, (groups, 1))], axis=1).astype(np.int64)
+        if total == 0:
+            continue
+        even = rows(-(-total // -(-total // size)))  # pieces of about one size
+        first = range(0, total, even)
+        blocks = -(-k * together // wide)
+        count = len(first) * len(taps.phases) * groups
+        shares = 1 if count >= threads else min(blocks, -(-4 * threads // count))
+        cuts = [blocks * i // shares for i in range(shares + 1)]
+        pieces += [
+            (g, f, pixel, min(even, total - pixel), low, high)
+            for g in range(groups)
+            for low, high in zip(cuts[:-1], cuts[1:], strict=True)
+            for pixel in first
+        ]
+    return np.array(pieces, np.int64)
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _pack_loop(by_tap, bias, order, phases, where, items, packed, start, k, wide):  # type: ignore[no-untyped-def]
-    c = by_tap.shape[1]
-    for item in prange(len(items)):
-        g, f, j = items[item]
-        first, last, together = phases[f, 4], phases[f, 5], phases[f, 6]
-        block = g * where[f, 1] + j
-        to = where[f, 0] + block * (last - first) * c * wide
-        used = min(wide, together * k - j * wide)
-        for e in range(wide):
-            value = bias[g * k + (j * wide + e) % k] if e < used else bias.dtype.type(0)
-            start[where[f, 2] + block * wide + e] = value
-        for t in range(first, last):
+def _pack_loop(by_tap, order, packed, k):  # type: ignore[no-untyped-def]
+    groups, blocks, reads, c, wide = packed.shape
+    merged = order.shape[1]
+    flat = packed.reshape(-1)
+    for item in prange(groups * blocks * reads):
+        g, j, t = item // (blocks * reads), item // reads % blocks, item % reads
+        used = min(wide, merged * k - j * wide)
+        for d in range(c):
+            to = (item * c + d) * wide
             column = 0
-            while column < used:  # the columns of one phase, merged with others or not
+            while column < used:
                 phase, channel = (j * wide + column) // k, (j * wide + column) % k
                 count = min(k - channel, used - column)
-                source = by_tap[order[t, phase], :, g * k + channel : g * k + channel + count]
-                for d in range(c):
-                    at = to + ((t - first) * c + d) * wide + column
-                    for e in range(count):
-                        packed[at + e] = source[d, e]
+                source = ((order[t, phase] * c + d) * groups + g) * k + channel
+                copy(flat, to + column, by_tap, source, count)
                 column += count
-            for d in range(c):
-                clear(packed, to + ((t - first) * c + d) * wide + used, wide - used)
+            clear(flat, to + used, wide - used)
 
 
 @njit(cache=True, nogil=True)
@@ -187,17 +187,17 @@ def fill_panel(x, c0, c, offset, run, first, last, grid, steps, above, pixel, co
 
 @njit(cache=True, nogil=True, parallel=True)
 def _multiply_loop(  # type: ignore[no-untyped-def]
-    x, packed, start, where, y, offset, run, phases, steps, out_steps, work, panels, edges,
-    k, wide, two, dense, direct, taps_at_once, floor,
+    x, weights, b_row, start, y, offset, run, phases, steps, out_steps, work, panels, edges,
+    blocks, k, wide, two, dense, direct, taps_at_once, floor,
 ):  # fmt: skip
     out_y, out_x = out_steps
     all_k, c = y.shape[3], x.shape[3] // (y.shape[3] // k)
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
+    reads = len(offset)
     for item in prange(len(work)):
         g, f, pixel, count, low, high = work[item]
         top, left, height, width, first, last, together, above = phases[f]
         panel, edge = panels[nb.get_thread_id()], edges[nb.get_thread_id()]
-        _, blocks, biases = where[f]
         whole = height == y.shape[1] and width == y.shape[2]
         inner = dense and whole and covered(count) == count
         first_column, total = low * wide, min(high * wide, together * k) - low * wide
@@ -216,18 +216,19 @@ def _multiply_loop(  # type: ignore[no-untyped-def]
             source, at = (flat_x, pixel * c) if read else (panel, 0)
             least = floor if piece == pieces - 1 else x.dtype.type(-np.inf)
             for j in range(low, high):
-                block = g * blocks + j
-                weights = where[f, 0] + (block * (last - first) * c + (begin - first) * c) * wide
+                at_weights = ((g * blocks + j) * reads + begin) * c * wide
+                if b_row != wide:  # not packed: a block is some columns of a matrix
+                    at_weights = begin * c * b_row + j * wide
                 straight = inner and (j + 1) * wide <= k
                 target, to, row = edge, (j - low) * wide, across
                 if straight:
                     target, to, row = flat_y, pixel * all_k + g * k + j * wide, all_k
                 before, at_before, before_row = target, to, row
                 if piece == 0:
-                    before, at_before, before_row = start, biases + block * wide, 0
+                    before, at_before, before_row = start, (g * blocks + j) * wide, 0
                 strip(
-                    source, at, depth, 1, packed, weights, wide, before, at_before, before_row,
-                    target, to, row, depth, count, two, least,
+                    source, at, depth, 1, weights, at_weights, b_row,
+                    before, at_before, before_row, target, to, row, depth, count, two, least,
                 )  # fmt: skip
         if inner and total == across:
             continue

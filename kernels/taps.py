@@ -21,8 +21,8 @@ at once, and the matrix product under them is that much wider.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,8 @@ Pair = tuple[int, int]
 WORTH_TRIMMING = 0.85  # leave rows of taps out where at most this share of the work remains
 
 
-class Taps(NamedTuple):
+@dataclass(frozen=True, eq=False)  # equal only to itself, so that plans can be kept for it
+class Taps:
     """Where a convolution reads and writes.
 
     Attributes:
@@ -55,21 +56,40 @@ class Taps(NamedTuple):
 
 
 @lru_cache(maxsize=1024)  # a net asks for the same few at every step
-def convolution(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair) -> Taps:
-    """The taps of a convolution with ``kernel`` (R, S) and output size ``out`` (P, Q)."""
+def convolution(
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    out: Pair,
+    height: int | None = None,
+) -> Taps:
+    """The taps of a convolution with ``kernel`` (R, S) and output size ``out`` (P, Q).
+
+    Where the ``height`` of the input is given, taps that read only padding may be left out.
+    """
     rows = np.arange(kernel[0]) * dilation[0] - padding[0]
     columns = np.arange(kernel[1]) * dilation[1] - padding[1]
     offset = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
     phases = np.array([[0, 0, *out, 0, len(offset), 1, 0]], np.int64)
     order = np.arange(len(offset))[:, None]
-    return Taps(order, offset, phases, _runs(offset, phases), stride, (1, 1))
+    return _trimmed(Taps(order, offset, phases, _runs(offset, phases), stride, (1, 1)), height)
 
 
 @lru_cache(maxsize=1024)
 def transposed(
-    kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair, merged: bool = False
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    out: Pair,
+    height: int | None = None,
+    merged: bool = False,
 ) -> Taps:
-    """The taps of a transposed convolution: ``kernel`` (R, S) and output size ``out`` (H, W)."""
+    """The taps of a transposed convolution: ``kernel`` (R, S) and output size ``out`` (H, W).
+
+    Where the ``height`` of the input is given, taps that read only padding may be left out.
+    """
 
     def reads(axis: int, phase: int) -> list[Pair]:
         """(tap, first input pixel) of the taps that this phase uses along one axis."""
@@ -96,7 +116,7 @@ def transposed(
     table = np.array(offset, np.int64).reshape(-1, 2)
     grids = np.array(phases, np.int64).reshape(-1, 8)
     elements = np.array(order, np.int64).reshape(-1, most)
-    return Taps(elements, table, grids, _runs(table, grids), (1, 1), stride)
+    return _trimmed(Taps(elements, table, grids, _runs(table, grids), (1, 1), stride), height)
 
 
 def _together(
@@ -116,12 +136,14 @@ def _together(
     return found
 
 
-def trimmed(taps: Taps, height: int) -> Taps:
+def _trimmed(taps: Taps, height: int | None) -> Taps:
     """The same without taps that would read only rows of padding, where that saves enough work.
 
     A 7×7 kernel over a map of 4×4 has four of its seven rows on the map at most. Rows of a grid
-    that share their taps become a phase of their own. ``height`` is that of the input.
+    that share their taps become a phase of their own.
     """
+    if height is None:
+        return taps
     phases: list[list[int]] = []
     for top, left, rows, columns, first, last, together, _ in taps.phases.tolist():
         for i in range(rows):
@@ -137,7 +159,7 @@ def trimmed(taps: Taps, height: int) -> Taps:
     grids = np.array(phases, np.int64).reshape(-1, 8)
     if _work(grids) > WORTH_TRIMMING * _work(taps.phases):
         return taps
-    return taps._replace(phases=grids)
+    return replace(taps, phases=grids)
 
 
 def _work(phases: np.ndarray) -> int:

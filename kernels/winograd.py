@@ -33,6 +33,7 @@ import numpy as np
 from numba import njit, prange
 
 from minifcn.kernels import workspace
+from minifcn.kernels.pack import contiguous
 from minifcn.kernels.sandwich import finished_sandwich_of, sandwich_of
 from minifcn.kernels.taps import Pair
 from minifcn.kernels.tile import TALL, clear, columns, copy, lanes, rows, strip
@@ -93,10 +94,12 @@ def conv(
     out: Pair,
     m: int,
     floor: float = -np.inf,
+    flipped: bool = False,
 ) -> np.ndarray:
     """max(floor, b + x * w): x (N, H, W, C), by_tap (9, C, K), bias (K,) → (N, *out, K).
 
     ``padding`` is above and to the left, and may be negative (rows and columns that are left out).
+    ``flipped`` takes the taps in the opposite order: the last meets the upper left pixel.
     """
     n, (p, q), (c, k) = x.shape[0], out, by_tap.shape[1:]
     y = workspace.empty((n, p, q, k), x.dtype)
@@ -107,9 +110,9 @@ def conv(
     weights = workspace.empty((blocks, frequencies, c + 1, wide), x.dtype)
     start = np.zeros((blocks * wide,), x.dtype)
     start[:k] = bias
-    _weights_loop(
-        _padded(by_tap, blocks * wide), weights.reshape(-1), c, wide, wide // lanes(x.dtype), m == 4
-    )
+    filters = _padded(by_tap, blocks * wide)
+    vectors = wide // lanes(x.dtype)
+    _weights_loop(filters, weights.reshape(-1), c, wide, vectors, m == 4, flipped)
 
     tiles = n * -(-p // m) * -(-q // m)
     threads = nb.get_num_threads()
@@ -157,7 +160,7 @@ def _padded(by_tap: np.ndarray, wide: int) -> np.ndarray:
     """by_tap as one row, each row of output channels filled up with zeros to ``wide``."""
     taps, c, k = by_tap.shape
     if k == wide:
-        return np.ascontiguousarray(by_tap).reshape(-1)
+        return contiguous(by_tap).reshape(-1)
     padded = np.zeros((taps, c, wide), by_tap.dtype)
     padded[:, :, :k] = by_tap
     return padded.reshape(-1)
@@ -171,18 +174,19 @@ def _even(tiles: int, chunk: int, threads: int) -> int:
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _weights_loop(by_tap, weights, channels, wide, vectors, four):  # type: ignore[no-untyped-def]
+def _weights_loop(by_tap, weights, channels, wide, vectors, four, flipped):  # type: ignore[no-untyped-def]
     """G g Gᵀ of every filter: (9, C, blocks · wide) → (blocks, n², C + 1, wide)."""
     n = 6 if four else 4
     k = by_tap.size // (9 * channels)
     tap, step = channels * k, (channels + 1) * wide
+    first, row, column = (8 * tap, -3 * tap, -tap) if flipped else (0, 3 * tap, tap)
     for c in prange(channels):
         for j in range(k // wide):
-            source, to = c * k + j * wide, (j * n * n * (channels + 1) + c) * wide
+            source, to = first + c * k + j * wide, (j * n * n * (channels + 1) + c) * wide
             if four:
-                _weight_4(by_tap, source, 3 * tap, tap, weights, to, n * step, step, vectors)
+                _weight_4(by_tap, source, row, column, weights, to, n * step, step, vectors)
             else:
-                _weight_2(by_tap, source, 3 * tap, tap, weights, to, n * step, step, vectors)
+                _weight_2(by_tap, source, row, column, weights, to, n * step, step, vectors)
 
 
 @njit(cache=True, nogil=True)

@@ -25,7 +25,7 @@ _by_size: dict[int, list[int]] = {}  # bytes → ids
 _kept = 0
 
 
-class _Lease(np.ndarray):
+class Lease(np.ndarray):
     """A view of the memory that all arrays made of it refer to; when it dies, that is free."""
 
 
@@ -36,7 +36,9 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     if size < SMALL:
         array = np.empty(shape, kind)
     else:
-        array = _lease(-(-size // SMALL) * SMALL)[:size].view(np.ndarray).view(kind).reshape(shape)
+        # NumPy lets a view refer past its base to the base's base, if that is a plain array; a
+        # slice of the lease stands between, so that the lease lives as long as the view
+        array = np.ndarray(shape, kind, buffer=_lease(-(-size // SMALL) * SMALL)[:])
     if poisoned and kind.kind == "f":
         array.fill(np.nan)
     return array
@@ -58,7 +60,7 @@ def _lease(size: int) -> np.ndarray:
         _kept -= size
     else:
         memory = np.empty(size, np.uint8)
-    lease = memory.view(_Lease)
+    lease = memory.view(Lease)
     weakref.finalize(lease, _release, memory).atexit = False
     return lease
 

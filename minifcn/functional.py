@@ -1,7 +1,7 @@
 """The operations by PyTorch's names: what `torch.nn.functional` is to PyTorch."""
 
 from minifcn.ops.batch_norm import batch_norm, batch_norm_relu
-from minifcn.ops.conv2d import conv2d, conv_transpose2d
+from minifcn.ops.conv2d import conv2d, conv2d_relu, conv_transpose2d
 from minifcn.ops.cross_entropy import cross_entropy
 from minifcn.ops.interpolate import interpolate
 from minifcn.ops.matmul import linear
@@ -16,6 +16,7 @@ __all__ = [
     "batch_norm",
     "batch_norm_relu",
     "conv2d",
+    "conv2d_relu",
     "conv_transpose2d",
     "crop",
     "cross_entropy",

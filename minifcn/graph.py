@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.errors import GraphError, ShapeError
+from minifcn.ownership import is_alone
 from minifcn.tensor import Cast, Function, Tensor, set_grad_enabled
 
 Node = Function | Tensor  # a leaf stands for itself
@@ -37,8 +38,13 @@ def backward(
             gradient, or if the graph was freed by an earlier `backward`.
     """
     gradients = _walk([output], [gradient], None, retain_graph, create_graph)
-    for tensor, gradient in gradients:
-        tensor.grad = _added(tensor.grad, gradient, create_graph)
+    while gradients:
+        tensor, gradient = gradients.pop()
+        if tensor.grad is None and not create_graph and is_alone(gradient):
+            gradient._owned = True
+            tensor.grad = gradient
+        else:
+            tensor.grad = _added(tensor.grad, gradient, create_graph)
 
 
 def _ordered(roots: Sequence[Node]) -> list[Function]:
@@ -111,7 +117,7 @@ def _walk(
     """Walk the graph, each node once; give (tensor, gradient) for leaves or for ``wanted``."""
     retain = create_graph if retain_graph is None else retain_graph
     pending: dict[int, Tensor] = {}  # gradient that has arrived at a node so far
-    ours: set[int] = set()  # nodes whose pending gradient this walk allocated, safe to add to
+    leaves: dict[int, Tensor] = {}
     found: dict[int, tuple[Tensor, Tensor]] = {}
     targets = None if wanted is None else {id(x.node): x for x in wanted}
 
@@ -119,17 +125,18 @@ def _walk(
         key = id(node)
         if gradient.dtype != node.dtype:
             gradient = Cast(node.dtype)(gradient)
-        if key not in pending:
+        if isinstance(node, Tensor) and (targets is None or key in targets):
+            leaves[key] = node
+        before = pending.pop(key, None)
+        if before is None:
             pending[key] = gradient
         elif create_graph:
-            pending[key] = pending[key] + gradient
-        elif key in ours:
-            pending[key].data += gradient.data
+            pending[key] = before + gradient
+        elif is_alone(before):
+            before.data += gradient.data
+            pending[key] = before
         else:
-            pending[key] = Tensor(pending[key].data + gradient.data)
-            ours.add(key)
-        if isinstance(node, Tensor) and (targets is None or key in targets):
-            found[key] = (node, pending[key])
+            pending[key] = Tensor(before.data + gradient.data)
 
     order = _ordered([x.node for x in outputs])
     with set_grad_enabled(create_graph):
@@ -160,7 +167,7 @@ def _walk(
                 arrive(parent, part)
             if not retain:
                 node.free()
-    return list(found.values())
+    return [*found.values(), *((leaf, pending[key]) for key, leaf in leaves.items())]
 
 
 def grad(

@@ -13,7 +13,7 @@ FLOORS = [
     {"errors"},
     {"geometry", "device"},
     {"kernels"},
-    {"tensor", "graph", "metrics"},
+    {"tensor", "ownership", "graph", "metrics"},
     {"data", "creation"},
     {"ops"},
     {"functional"},
@@ -25,7 +25,13 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 #: rooms on one floor that may still look at each other, one way
-BESIDE = {("graph", "tensor"), ("training", "study"), ("bench", "study")}
+BESIDE = {
+    ("graph", "tensor"),
+    ("graph", "ownership"),
+    ("ownership", "tensor"),
+    ("training", "study"),
+    ("bench", "study"),
+}
 
 
 def installed_files():

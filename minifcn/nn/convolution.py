@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -110,9 +111,15 @@ class Conv2d(_Convolution):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, K, P, Q)."""
-        return F.conv2d(
-            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
-        )
+        return self._through(F.conv2d, x)
+
+    def forward_relu(self, x: Tensor) -> Tensor:
+        """This layer and a ReLU behind it, in one operation; `Sequential` calls it."""
+        return self._through(F.conv2d_relu, x)
+
+    def _through(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
+        settings = self.stride, self.padding, self.dilation, self.groups
+        return function(x, self.weight, self.bias, *settings)
 
 
 class ConvTranspose2d(_Convolution):

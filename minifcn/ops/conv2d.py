@@ -22,7 +22,8 @@ import numpy as np
 from minifcn import geometry, kernels
 from minifcn.errors import ShapeError
 from minifcn.ops.layout import Pair, channels_first, channels_last, is_picture, pair
-from minifcn.tensor import Function, Tensor
+from minifcn.ops.pointwise import Gate
+from minifcn.tensor import Function, Tensor, is_grad_enabled
 
 
 class Settings(NamedTuple):
@@ -35,32 +36,52 @@ class Settings(NamedTuple):
 
 
 class Conv2d(Function):
-    """y[n, k, p, q] = b[k] + Σ x[n, c, p·stride + r·dilation − padding, …] · w[k, c, r, s]."""
+    """y[n, k, p, q] = b[k] + Σ x[n, c, p·stride + r·dilation − padding, …] · w[k, c, r, s].
+
+    With ``relu``, y = max(0, …), and the gradient counts where y is positive.
+    """
 
     reads = {0: (1,), 1: (0,), 2: ()}
 
-    def __init__(self, settings: Settings, out: Pair | None = None) -> None:
+    def __init__(self, settings: Settings, out: Pair | None = None, relu: bool = False) -> None:
         self.settings, self.out = settings, out
+        self.relu = self.reads_output = relu
 
     def forward(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         self.size, self.kernel = x.shape[2:], weight.shape[2:]
         stride, padding, dilation, groups = self.settings
         axes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation)
         p, q = self.out or (geometry.conv_output_size(*axis) for axis in axes)
+        floor = 0.0 if self.relu else -np.inf
         y = kernels.conv2d(
-            channels_last(x), weight, bias, stride, padding, dilation, groups, (p, q)
+            channels_last(x), weight, bias, stride, padding, dilation, groups, (p, q), floor
         )
         return channels_first(y)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, _ = self.inputs
+        d_bias: Tensor | None = None
+        if self.relu and is_grad_enabled():
+            grad = Gate(self.output)(grad)
+        elif self.relu:  # the gate and the sum in one pass
+            grad, d_bias = _gated_sum(grad, self.output)
+        if self.needs[2] and d_bias is None:
+            d_bias = ChannelSum()(grad)
         return (
             ConvTranspose2d(self.settings, self.size)(grad, weight, None)
             if self.needs[0]
             else None,
             Conv2dWeight(self.settings, self.kernel)(x, grad) if self.needs[1] else None,
-            ChannelSum()(grad) if self.needs[2] else None,
+            d_bias if self.needs[2] else None,
         )
+
+
+def _gated_sum(grad: Tensor, y: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The gradient where y is positive, else 0; and its sum over N, H and W."""
+    rows = channels_last(grad.data)
+    flat = channels_last(y).reshape(-1, y.shape[1])
+    gated, sums = kernels.relu_backward_sum(rows.reshape(flat.shape), flat)
+    return Tensor(channels_first(gated.reshape(rows.shape))), Tensor(sums)
 
 
 class ConvTranspose2d(Function):
@@ -146,21 +167,52 @@ def conv2d(
     Raises:
         ShapeError: if the shapes do not fit each other or a kernel does not fit the padded input.
     """
-    settings = _settings("conv2d", stride, padding, dilation, groups)
-    _check("conv2d", x, weight, groups)
+    return _convolved("conv2d", False, x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d_relu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """``relu(conv2d(…))`` in one operation; PyTorch has no such name.
+
+    The picture between the two is never written, and neither is its gradient. Arguments, result and
+    errors are those of `conv2d`.
+    """
+    return _convolved("conv2d_relu", True, x, weight, bias, stride, padding, dilation, groups)
+
+
+def _convolved(
+    name: str,
+    relu: bool,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    groups: int,
+) -> Tensor:
+    settings = _settings(name, stride, padding, dilation, groups)
+    _check(name, x, weight, groups)
     k, c = weight.shape[:2]
     if x.shape[1] != c * groups:
         raise ShapeError(
-            f"conv2d: input has {x.shape[1]} channels (shape {x.shape}), but weight of shape "
+            f"{name}: input has {x.shape[1]} channels (shape {x.shape}), but weight of shape "
             f"{weight.shape} with groups={groups} wants {c * groups}"
         )
     if k % groups:
-        raise ShapeError(f"conv2d: weight has {k} filters, which groups={groups} does not divide")
-    _check_bias("conv2d", x, bias, k)
+        raise ShapeError(f"{name}: weight has {k} filters, which groups={groups} does not divide")
+    _check_bias(name, x, bias, k)
     try:
-        return Conv2d(settings)(x, weight, bias)
+        return Conv2d(settings, relu=relu)(x, weight, bias)
     except ShapeError as error:
-        raise ShapeError(f"conv2d: {error}") from None
+        raise ShapeError(f"{name}: {error}") from None
 
 
 def conv_transpose2d(

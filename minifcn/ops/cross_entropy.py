@@ -25,6 +25,7 @@ import numpy as np
 
 from minifcn import kernels
 from minifcn.errors import InputError, ShapeError
+from minifcn.kernels import workspace
 from minifcn.ops.pointwise import Gate
 from minifcn.ops.reduction import total
 from minifcn.ops.softmax import log_softmax
@@ -34,18 +35,19 @@ REDUCTIONS = ("mean", "sum", "batch", "image", "none")
 
 
 class CrossEntropy(Function):
-    """The loss a pixel, already scaled by ``amount``; one kernel makes it and its gradient.
+    """The loss a pixel, already scaled; one kernel makes it and its gradient.
 
-    Settings: ``target`` (N, …) of class numbers and ``amount`` (N, …), what each pixel counts for.
+    Settings: ``target`` (N, …) of class numbers, ``share`` (N, K), what a pixel of a picture and a
+    class counts for, and ``void``, the class number of pixels that count for nothing.
     """
 
-    def __init__(self, target: np.ndarray, amount: np.ndarray) -> None:
-        self.target, self.amount = target, amount
+    def __init__(self, target: np.ndarray, share: np.ndarray, void: int) -> None:
+        self.target, self.share, self.void = target, share, void
 
     def forward(self, logits: np.ndarray) -> np.ndarray:
         rows = np.ascontiguousarray(np.moveaxis(logits, 1, -1))
         loss, grad = kernels.cross_entropy(
-            rows.reshape(-1, logits.shape[1]), self.target.reshape(-1), self.amount.reshape(-1)
+            rows.reshape(-1, logits.shape[1]), self.target.reshape(-1), self.share, self.void
         )
         self.slope = np.moveaxis(grad.reshape(rows.shape), -1, 1)
         return loss.reshape(self.target.shape)
@@ -54,14 +56,17 @@ class CrossEntropy(Function):
         (logits,) = self.inputs
         each = grad.reshape(grad.shape[0], 1, *grad.shape[1:])
         if not is_grad_enabled():
+            if grad.data.size and not any(grad.data.strides) and grad.data.flat[0] == 1:
+                return (Tensor(self.slope),)  # one number for all pixels: a sum's gradient, 1
             return (Tensor(self.slope * each.data),)
         # asked for a derivative that can be differentiated: the same slope, a·(softmax − one-hot),
         # in recorded operations
         classes = np.arange(logits.shape[1]).reshape(-1, *[1] * (logits.ndim - 2))
         hot = Tensor((classes == self.target[:, None]).astype(logits.dtype))
-        amount = Tensor(self.amount[:, None])
-        counted = Gate(np.broadcast_to(self.amount[:, None], logits.shape))(logits)  # void: 0
-        return ((log_softmax(counted, 1).exp() - hot) * amount * each,)
+        flat = kernels.amounts(self.target.reshape(-1), self.share, self.void)
+        amount = flat.reshape(self.target.shape)[:, None]
+        counted = Gate(np.broadcast_to(amount, logits.shape))(logits)  # void: 0
+        return ((log_softmax(counted, 1).exp() - hot) * Tensor(amount) * each,)
 
 
 def cross_entropy(
@@ -104,47 +109,54 @@ def cross_entropy(
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise ShapeError(f"cross_entropy: target has dtype {labels.dtype}, wanted an integer dtype")
-    labels = labels.astype(np.int64)
     classes = input.shape[1]
-    valid = labels != ignore_index
-    _check_classes(labels, valid, classes, ignore_index)
-    if weight is None:
-        weights = np.ones(classes)
-    else:
-        weights = np.asarray(weight.data if isinstance(weight, Tensor) else weight, np.float64)
-        if weights.shape != (classes,):
-            raise ShapeError(
-                f"cross_entropy: weight has shape {weights.shape}, wanted ({classes},), one a class"
-            )
-    labels = np.where(valid, labels, 0)
-    amount = np.where(valid, weights[labels], 0.0)
-    if labels.size and not valid.any():
+    weights = _class_weights(weight, classes)
+    own = workspace.empty(labels.shape, np.int64)  # a copy: the caller may change theirs
+    np.copyto(own, labels, casting="unsafe")
+    counts = kernels.count_labels(own, classes, ignore_index)
+    if counts[:, classes].any():
+        _refuse_labels(labels, classes, ignore_index)
+    if own.size and not counts.any():
         warnings.warn(
             "cross_entropy: every target pixel is ignored; the loss and its gradient are zero",
             stacklevel=2,
         )
-    each = CrossEntropy(labels, _scaled(amount, valid, reduction).astype(input.dtype))(input)
+    share = _shares(counts[:, :classes], weights, reduction).astype(input.dtype)
+    each = CrossEntropy(own, share, ignore_index)(input)
     return each if reduction == "none" else total(each)
 
 
-def _check_classes(labels: np.ndarray, valid: np.ndarray, classes: int, ignore_index: int) -> None:
-    wrong = valid & ((labels < 0) | (labels >= classes))
-    if wrong.any():
-        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+def _class_weights(weight: Tensor | np.ndarray | None, classes: int) -> np.ndarray:
+    if weight is None:
+        return np.ones(classes)
+    weights = np.asarray(weight.data if isinstance(weight, Tensor) else weight, np.float64)
+    if weights.shape != (classes,):
         raise ShapeError(
-            f"cross_entropy: target is {labels[where]} at {where}, wanted a class from 0 to "
-            f"{classes - 1} or ignore_index={ignore_index}; check the labels and the class count"
+            f"cross_entropy: weight has shape {weights.shape}, wanted ({classes},), one a class"
         )
+    return weights
 
 
-def _scaled(amount: np.ndarray, valid: np.ndarray, reduction: str) -> np.ndarray:
-    """What each pixel counts for, over the normaliser; nothing is divided by zero."""
-    n = max(amount.shape[0], 1)
+def _refuse_labels(labels: np.ndarray, classes: int, ignore_index: int) -> None:
+    wrong = (labels != ignore_index) & ((labels < 0) | (labels >= classes))
+    where = tuple(int(i) for i in np.argwhere(wrong)[0])
+    raise ShapeError(
+        f"cross_entropy: target is {labels[where]} at {where}, wanted a class from 0 to "
+        f"{classes - 1} or ignore_index={ignore_index}; check the labels and the class count"
+    )
+
+
+def _shares(counts: np.ndarray, weights: np.ndarray, reduction: str) -> np.ndarray:
+    """What a pixel counts for (N, K), by its picture and class; nothing is divided by zero.
+
+    ``counts`` (N, K): pixels of each class in each picture.
+    """
+    n = len(counts)
+    share = np.tile(weights, (n, 1))
     if reduction == "mean":
-        return amount / (amount.sum() or 1.0)
+        return share / ((counts @ weights).sum() or 1.0)
     if reduction == "batch":
-        return amount / n
+        return share / max(n, 1)
     if reduction == "image":
-        inner = tuple(range(1, amount.ndim))
-        return amount / np.maximum(valid.sum(axis=inner, keepdims=True), 1) / n
-    return amount
+        return share / np.maximum(counts.sum(axis=1, keepdims=True), 1) / max(n, 1)
+    return share

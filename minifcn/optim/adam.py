@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from minifcn import kernels
 from minifcn.errors import InputError
 from minifcn.optim.optimizer import Optimizer
 
@@ -57,33 +58,19 @@ class Adam(Optimizer):
         if not state:
             state.update(step=0, exp_avg=np.zeros_like(p), exp_avg_sq=np.zeros_like(p))
         state["step"] += 1
-        first, second = state["exp_avg"], state["exp_avg_sq"]
-        work = self.scratch(p)
-        if decay and self.decoupled:
-            p *= 1 - lr * decay
-
-        def gradient_into_work() -> None:
-            if decay and not self.decoupled:
-                np.multiply(p, decay, out=work)
-                np.add(work, g, out=work)
-            else:
-                np.copyto(work, g)
-
-        gradient_into_work()
-        work -= first
-        work *= 1 - beta1
-        first += work
-        gradient_into_work()
-        np.multiply(work, work, out=work)
-        work *= 1 - beta2
-        second *= beta2
-        second += work
-        np.sqrt(second, out=work)
-        work /= sqrt(1 - beta2 ** state["step"])
-        work += group["eps"]
-        np.divide(first, work, out=work)
-        work *= lr / (1 - beta1 ** state["step"])
-        p -= work
+        kernels.adam(
+            p,
+            g,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            lr=lr / (1 - beta1 ** state["step"]),
+            beta1=beta1,
+            beta2=beta2,
+            root=sqrt(1 - beta2 ** state["step"]),
+            eps=group["eps"],
+            decay=0.0 if self.decoupled else decay,
+            shrink=1 - lr * decay if self.decoupled else 1.0,
+        )
 
 
 class AdamW(Adam):

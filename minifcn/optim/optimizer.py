@@ -80,7 +80,6 @@ class Optimizer:
             self.check(index, group)
             group["base_lr"] = group["lr"]
             self.param_groups.append(group)
-        self._scratch: dict[np.dtype[Any], np.ndarray] = {}
 
     def check(self, index: int, group: dict[str, Any]) -> None:
         """Refuse settings of a group that make no sense for this optimiser."""
@@ -107,19 +106,6 @@ class Optimizer:
                     self.update(p.data, p.grad.data, state, group)
                     p._version += 1  # graphs that kept the old value must notice
                 index += 1
-
-    def scratch(self, like: np.ndarray) -> np.ndarray:
-        """Give working memory of an array's shape, dtype and axis order, the same every time.
-
-        Its contents are whatever was there. One block per dtype, as long as the largest
-        parameter, serves all: fresh pages would cost more than the arithmetic.
-        """
-        block = self._scratch.get(like.dtype)
-        if block is None or block.size < like.size:
-            block = self._scratch[like.dtype] = np.empty(like.size, like.dtype)
-        order = sorted(range(like.ndim), key=lambda axis: -abs(like.strides[axis]))
-        packed = block[: like.size].reshape([like.shape[axis] for axis in order])
-        return packed.transpose(np.argsort(order)) if order else packed.reshape(())
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Give everything a resumed run needs as flat arrays, copied.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minifcn import kernels
 from minifcn.errors import InputError
 from minifcn.optim.optimizer import Optimizer
 
@@ -60,30 +61,17 @@ class SGD(Optimizer):
         self, p: np.ndarray, g: np.ndarray, state: dict[str, Any], group: dict[str, Any]
     ) -> None:
         """Move p in place by the rule in the class's description."""
-        momentum, decay = group["momentum"], group["weight_decay"]
-        work = self.scratch(p)
-        if decay:
-            np.multiply(p, decay, out=work)
-            work += g
-        else:
-            np.copyto(work, g)
-        if momentum:
-            buffer = state.get("momentum_buffer")
-            if buffer is None:
-                buffer = state["momentum_buffer"] = work.copy(order="K")
-            else:
-                buffer *= momentum
-                if group["dampening"]:
-                    work *= 1 - group["dampening"]
-                buffer += work
-            if group[
-                "nesterov"
-            ]:  # g + m·b = λp + grad + m·b, in an order that needs no second array
-                np.multiply(buffer, momentum, out=work)
-                work += g
-                if decay:
-                    p *= 1 - group["lr"] * group["lr_mult"] * decay
-            else:
-                np.copyto(work, buffer)
-        work *= group["lr"] * group["lr_mult"]
-        p -= work
+        momentum, dampening = group["momentum"], group["dampening"]
+        if momentum and "momentum_buffer" not in state:
+            state["momentum_buffer"] = np.zeros_like(p)
+            dampening = 0.0  # 0·m + g: the first time the buffer is the gradient itself
+        kernels.sgd(
+            p,
+            g,
+            state["momentum_buffer"] if momentum else None,
+            lr=group["lr"] * group["lr_mult"],
+            momentum=momentum,
+            dampening=dampening,
+            decay=group["weight_decay"],
+            nesterov=group["nesterov"],
+        )

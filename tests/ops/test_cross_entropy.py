@@ -161,6 +161,47 @@ def test_devices_agree(dtype):
     assert report, str(report)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("classes", [1, 2, 21])
+@pytest.mark.parametrize("reduction", ["mean", "image"])
+def test_many_pixels(reduction, classes, dtype):
+    """More pixels than the kernel takes at a time, in pictures that end anywhere."""
+    rng = np.random.default_rng(9)
+    x = leaf(random(rng, 3, classes, 23, 29, dtype=dtype))
+    target = rng.integers(0, classes, (3, 23, 29))
+    target[0, :5] = 255
+    weight = rng.uniform(0.5, 2, classes)
+    settings = {"weight": weight, "ignore_index": 255, "reduction": reduction}
+    loss = cross_entropy(x, target, **settings)
+    wanted = naive.cross_entropy(x.numpy().astype(np.float64), target, **settings)
+    close(loss, wanted, 1e-12 if dtype == np.float64 else 1e-6)
+    report = parity(lambda x: cross_entropy(x, target, **settings), [x])
+    assert report, str(report)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 70, 20])
+def test_what_is_not_a_number_reaches_loss_and_gradient(place, value):
+    """Any class of any pixel; the other pixels are not touched."""
+    x = random(np.random.default_rng(10), 1, 21, 1, 150, dtype=np.float32)
+    x[0, place % 21, 0, place] = value
+    t = leaf(x)
+    with np.errstate(invalid="ignore"):
+        loss = cross_entropy(t, np.zeros((1, 1, 150), int), reduction="none")
+        loss.sum().backward()
+    others = np.arange(150) != place
+    assert not np.isfinite(loss.numpy()[0, 0, place])
+    assert not np.isfinite(t.grad.numpy()[0, :, 0, place]).any()
+    assert np.isfinite(loss.numpy()[0, 0, others]).all()
+    assert np.isfinite(t.grad.numpy()[0, :, 0, others]).all()
+
+
+def test_a_logit_of_minus_infinity_has_probability_zero():
+    x = leaf(np.array([[0.0, -np.inf, 0.0]], np.float32))
+    cross_entropy(x, np.array([0])).backward()
+    np.testing.assert_allclose(x.grad.numpy(), [[-0.5, 0, 0.5]], rtol=1e-6)
+
+
 @pytest.mark.parametrize("spoil", [scaled, dropped])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_a_wrong_derivative_is_caught(reduction, spoil):

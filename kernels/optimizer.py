@@ -1,0 +1,114 @@
+"""One step of an optimiser on one parameter: every array read once and written once.
+
+The arrays p (the parameter), g (its gradient) and the optimiser's own are changed in place, g
+excepted. They run over flat memory in the parameter's own axis order; a small parameter, which
+costs less than waking a second thread, and one whose memory has gaps take the NumPy definition,
+which does the same operations on each element and so gives the same bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from minifcn import device
+
+SMALL = 4096  # elements; below this NumPy's single thread is faster
+
+
+def sgd(
+    p: np.ndarray,
+    g: np.ndarray,
+    b: np.ndarray | None,
+    lr: float,
+    momentum: float,
+    dampening: float,
+    decay: float,
+    nesterov: bool,
+) -> None:
+    """g ← g + decay·p;  b ← momentum·b + (1 − dampening)·g;  p ← p − lr·(b, or g + momentum·b).
+
+    Without ``b``, p ← p − lr·g. The second form of the last line is Nesterov's.
+    """
+    rates = [p.dtype.type(rate) for rate in (lr, momentum, 1 - dampening, decay)]
+    flat = _flat(p, g, p if b is None else b)
+    if flat is None:
+        _sgd_numpy(p, g, b, *rates, nesterov)
+    else:
+        _sgd_numba(*flat, b is not None, *rates, nesterov)
+
+
+def adam(
+    p: np.ndarray,
+    g: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    root: float,
+    eps: float,
+    decay: float,
+    shrink: float,
+) -> None:
+    """p ← shrink·p;  g ← g + decay·p;  m ← m + (1 − β₁)(g − m);  v ← β₂v + (1 − β₂)g²;
+    p ← p − lr·m ÷ (√v/root + eps).
+    """  # noqa: D205
+    rates = [p.dtype.type(r) for r in (lr, 1 - beta1, beta2, 1 - beta2, root, eps, decay, shrink)]
+    flat = _flat(p, g, m, v)
+    (_adam_numpy if flat is None else _adam_numba)(*(flat or (p, g, m, v)), *rates)
+
+
+def _flat(p: np.ndarray, g: np.ndarray, *own: np.ndarray) -> list[np.ndarray] | None:
+    """All arrays as one row in p's axis order; None where the definition shall do the step."""
+    if p.size < SMALL or device.is_reference() or p.dtype not in (np.float32, np.float64):
+        return None
+    axes = sorted(range(p.ndim), key=lambda axis: -abs(p.strides[axis]))
+    rows = [a.transpose(axes) for a in (p, g, *own)]
+    rows[1] = np.ascontiguousarray(rows[1], p.dtype)  # it is only read, so it may be a copy
+    if not all(row.flags.c_contiguous for row in rows):
+        return None
+    return [row.reshape(-1) for row in rows]
+
+
+# -- the definition ------------------------------------------------------------------------------
+
+
+def _sgd_numpy(p, g, b, lr, momentum, take, decay, nesterov):  # type: ignore[no-untyped-def]
+    if decay:
+        g = p * decay + g
+    if b is not None:
+        b[...] = b * momentum + g * take
+        g = b * momentum + g if nesterov else b
+    p -= g * lr
+
+
+def _adam_numpy(p, g, m, v, lr, take1, keep2, take2, root, eps, decay, shrink):  # type: ignore[no-untyped-def]
+    p *= shrink
+    g = p * decay + g
+    m += (g - m) * take1
+    v[...] = v * keep2 + g * g * take2
+    p -= m / (np.sqrt(v) / root + eps) * lr
+
+
+# -- the fast reading ----------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _sgd_numba(p, g, b, buffered, lr, momentum, take, decay, nesterov):  # type: ignore[no-untyped-def]
+    for i in prange(p.size):
+        step = p[i] * decay + g[i] if decay != 0 else g[i]
+        if buffered:
+            b[i] = b[i] * momentum + step * take
+            step = b[i] * momentum + step if nesterov else b[i]
+        p[i] -= step * lr
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _adam_numba(p, g, m, v, lr, take1, keep2, take2, root, eps, decay, shrink):  # type: ignore[no-untyped-def]
+    for i in prange(p.size):
+        p[i] *= shrink
+        d = p[i] * decay + g[i]
+        m[i] += (d - m[i]) * take1
+        v[i] = v[i] * keep2 + d * d * take2
+        p[i] -= m[i] / (np.sqrt(v[i]) / root + eps) * lr

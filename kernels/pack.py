@@ -1,0 +1,80 @@
+"""Weights as the kernels read them: (taps, C, K), output channels side by side.
+
+The layers keep their weights that way (as (R, S, C, K) in memory); the gradient for the input needs
+them with C and K exchanged.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.extending import intrinsic
+
+from minifcn.kernels import workspace
+from minifcn.kernels.vector import LLVM_FLOAT, Emitter, lanes, pointer
+
+
+def contiguous(by_tap: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
+    """by_tap (taps, C, K), any view, as a C-contiguous array: itself, if it is one.
+
+    With ``order``, its tap number i is tap ``order[i]`` of by_tap.
+    """
+    everything = np.arange(len(by_tap))
+    order = everything if order is None else order
+    if np.array_equal(order, everything) and by_tap.flags.c_contiguous:
+        return by_tap
+    turned = by_tap.transpose(0, 2, 1)
+    if not turned.flags.c_contiguous:  # weights that no layer made, as (K, C, R, S) in memory
+        return np.ascontiguousarray(by_tap[order])
+    target = workspace.empty((len(order), *by_tap.shape[1:]), by_tap.dtype)
+    _turn_loop(turned, order, target, lanes(by_tap.dtype))
+    return target
+
+
+@intrinsic
+def _turn_square(typing, X, x, x_row, Y, y, y_row):  # type: ignore[no-untyped-def]
+    """Y[j, i] = X[i, j] for a square as wide as a vector, in registers.
+
+    Vectors i and i + w/2 are interleaved, for every i; done log₂ w times, that turns the square.
+    """
+    if X.dtype != Y.dtype or X.dtype not in LLVM_FLOAT:
+        return None
+    n = types.int64
+    signature = types.void(X, n, n, Y, n, n)
+
+    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = Emitter(context, builder, X.dtype)
+        source, target = (pointer(context, builder, signature, args, which) for which in (0, 3))
+        w = emit.width
+        square = [emit.load(emit.at(source, emit.times(args[2], i))) for i in range(w)]
+        both = [lane for i in range(w) for lane in (i, i + w)]  # lanes of two vectors, in turns
+        for _ in range(w.bit_length() - 1):
+            pairs = [(square[i], square[i + w // 2]) for i in range(w // 2)]
+            square = [
+                builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), w), half))
+                for a, b in pairs
+                for half in (both[:w], both[w:])
+            ]
+        for j in range(w):
+            emit.store(square[j], emit.at(target, emit.times(args[5], j)))
+        return context.get_dummy_value()
+
+    return signature, code
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _turn_loop(source, order, target, side):  # type: ignore[no-untyped-def]
+    _, a, b = source.shape
+    down = (a + side - 1) // side
+    flat, result = source.reshape(-1), target.reshape(-1)
+    for item in prange(len(order) * down):
+        t, top = item // down, item % down * side
+        for left in range(0, b, side):
+            at, to = (order[t] * a + top) * b + left, (t * b + left) * a + top
+            if top + side <= a and left + side <= b:
+                _turn_square(flat, at, b, result, to, a)
+            else:
+                for i in range(min(side, a - top)):
+                    for j in range(min(side, b - left)):
+                        result[to + j * a + i] = flat[at + i * b + j]

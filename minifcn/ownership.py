@@ -1,0 +1,52 @@
+"""Whether a gradient is held in one place alone, so that it may be kept or added to without a copy.
+
+A gradient may be shared: a sum hands the same Tensor to both of its inputs, an expansion is a view
+of one number, an operation may give out an array that it saved, a user holds what they passed to
+`backward`. Python counts the references to each object; where the Tensor, its array and the memory
+under it have one each, nobody else can see a change. (PyTorch's AccumulateGrad asks the same of its
+counts.) A reference too many costs a copy and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from minifcn.kernels.workspace import Lease
+from minifcn.tensor import Tensor
+
+
+def is_alone(tensor: Tensor) -> bool:
+    """Whether one variable of the caller is all that refers to ``tensor``, or to its memory."""
+    counts = _references(tensor)
+    return all(found <= alone for found, alone in zip(counts, _ALONE, strict=True))
+
+
+def _references(tensor: Tensor) -> tuple[float, ...]:
+    """References to the Tensor, to its array, and to the object whose memory the array views."""
+    array, base = tensor.data, tensor.data.base
+    known = base is None or isinstance(base, Lease)
+    if type(base) is np.ndarray:
+        known = base.base is None or isinstance(base.base, Lease)
+    if not known or not array.flags.writeable:
+        return (np.inf,) * 3  # memory that is not NumPy's own, or one number expanded
+    return (
+        sys.getrefcount(tensor),
+        sys.getrefcount(array),
+        0 if base is None else sys.getrefcount(base),
+    )
+
+
+def _lonely() -> tuple[float, ...]:
+    tensor = Tensor(np.empty(2)[:1])
+
+    def is_alone(tensor: Tensor) -> tuple[float, ...]:
+        return _references(tensor)
+
+    return is_alone(tensor)
+
+
+#: the counts of a Tensor that is alone, as Python gives them: the counting itself refers to it too,
+#: and how often differs from version to version
+_ALONE = _lonely()
