@@ -227,19 +227,19 @@ class Scripted(Arena):
         return [times.pop(0)]
 
 
-def test_contenders_take_turns_and_the_median_counts():
+def test_contenders_take_turns():
     a, b, slow = Contender("a", "x"), Contender("b", "x"), Contender("c", "x", slow=True)
     arena = Scripted(Plan(rounds=3), {"a": [1.0, 9.0, 2.0], "b": [5.0, 4.0, 3.0], "c": [7.0]})
-    seconds, notes = arena.duel(TINY, [a, b, slow])
+    times, notes = arena.duel(TINY, [a, b, slow])
     assert arena.turns == ["a", "b", "c", "a", "b", "a", "b"]
-    assert seconds == {"a": 2.0, "b": 4.0, "c": 7.0} and notes == []
+    assert times == {"a": [1.0, 9.0, 2.0], "b": [5.0, 4.0, 3.0], "c": [7.0]} and notes == []
 
 
 def test_who_fails_at_once_is_not_asked_again():
     good, bad = Contender("good", "x"), Contender("bad", "x")
     arena = Scripted(Plan(rounds=2), {"good": [1.0, 1.0, 1.0, 1.0], "bad": "no compiler"})
-    seconds, notes = arena.duel(TINY, [good, bad])
-    assert seconds == {"good": 1.0} and notes == ["bad: no compiler"]
+    times, notes = arena.duel(TINY, [good, bad])
+    assert times == {"good": [1.0, 1.0]} and notes == ["bad: no compiler"]
     arena.duel(TINY, [good, bad])
     assert arena.turns.count("bad") == 1 and arena.failed == {"bad": "no compiler"}
 
@@ -254,6 +254,14 @@ def test_the_ratio_is_to_pytorch_at_its_best():
     assert row.gflops == pytest.approx(2.0)  # 8 million operations in 4 ms
     assert Row("layers", "x", "ms", figures, bar=0.39).kept is False
     assert Row("layers", "x", "ms", figures).kept is None
+
+
+def test_at_best_is_the_ratio_of_the_smallest():
+    figures = {"minifcn": 4.0, "torch": 8.0, "torch tuned": 9.0}
+    least = {"minifcn": 3.0, "torch": 7.0, "torch tuned": 6.0}
+    assert Row("layers", "x", "ms", figures, least=least).at_best == 0.5
+    alone = Row("layers", "x", "ms", {"minifcn": 4.0, "textbook": 8.0}, least={"minifcn": 2.0})
+    assert alone.at_best is None
 
 
 def test_without_pytorch_the_textbook_is_the_rival_and_no_bar_is_judged():

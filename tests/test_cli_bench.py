@@ -37,6 +37,8 @@ def test_layers_without_pytorch(tmp_path, capsys):
     convolution = content["rows"][0]
     assert set(convolution["figures"]) == {"minifcn", "textbook"}
     assert convolution["rival"] == "textbook" and convolution["kept"] is None
+    for name, figure in convolution["figures"].items():
+        assert 0 < convolution["least"][name] <= figure
     assert convolution["flops"] == 3 * 2 * 9 * 9 * 3 * 4 * 9
     assert content["multiply_adds"]["one"] > 1 and content["threads"]["minifcn"] >= 1
     assert Image.open(tmp_path / "bench.png").size[0] > 600

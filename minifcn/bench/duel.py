@@ -6,7 +6,6 @@ well, and the medians over the rounds pass over it.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -74,8 +73,8 @@ class Arena:
 
     def duel(
         self, case: Case, contenders: Iterable[Contender]
-    ) -> tuple[dict[str, float], list[str]]:
-        """The median seconds of each contender, and a note for each that could not."""
+    ) -> tuple[dict[str, list[float]], list[str]]:
+        """The seconds of each contender's repetitions, and a note for each that could not."""
         contenders = [c for c in contenders if c.takes(case) and c.name not in self.failed]
         times: dict[str, list[float]] = {c.name: [] for c in contenders}
         notes: list[str] = []
@@ -94,7 +93,7 @@ class Arena:
                     notes.append(f"{contender.name}: {reason}")
                     if contender.name not in self._succeeded and not contender.slow:
                         self.failed[contender.name] = str(reason)
-        return {name: statistics.median(t) for name, t in times.items() if t}, notes
+        return {name: seconds for name, seconds in times.items() if seconds}, notes
 
     def close(self) -> None:
         """End all processes."""

@@ -64,10 +64,11 @@ def _timed(
     """The contenders' times in ms."""
     for number, case in enumerate(chosen, 1):
         arena.where = f"{suite} {number}/{len(chosen)}"
-        seconds, notes = arena.duel(case, contenders)
+        times, notes = arena.duel(case, contenders)
         flops = case.flops if isinstance(case, Convolution) else None
-        figures = {name: 1000 * value for name, value in seconds.items()}
-        yield Row(suite, case.name, "ms", figures, case.bar, flops=flops, notes=notes)
+        figures = {name: 1000 * statistics.median(t) for name, t in times.items()}
+        least = {name: 1000 * min(t) for name, t in times.items()}
+        yield Row(suite, case.name, "ms", figures, case.bar, flops=flops, least=least, notes=notes)
 
 
 def memory(arena: Arena, chosen: Sequence[Case], contenders: Sequence[Contender]) -> Iterator[Row]:

@@ -116,12 +116,16 @@ def save(path: Path, about: dict[str, Any], rows: list[Row], failed: dict[str, s
 
 
 def table(rows: list[Row], peak: float) -> Table:
-    """The ratio first, then what it is made of; ``peak``: GFLOP/s that all threads could do."""
+    """The ratio first, then what it is made of; ``peak``: GFLOP/s that all threads could do.
+
+    "ratio" is that of the medians, "at best" that of the smallest times.
+    """
     result = Table(title="minifcn beside its best rival", title_justify="left", box=SIMPLE_HEAD)
     for name, justify in (
         ("ratio", "right"),
         ("bar", "right"),
         ("", "left"),
+        ("at best", "right"),
         ("what", "left"),
         ("unit", "left"),
         ("minifcn", "right"),
@@ -138,6 +142,7 @@ def table(rows: list[Row], peak: float) -> Table:
             Text(_value(row), "bold"),
             "" if row.bar is None else f"{row.bar:g}",
             _verdict(row),
+            "" if row.at_best is None else f"{row.at_best:.2f}",
             Text(row.name),
             row.unit,
             _figure(row, mine),
