@@ -6,8 +6,8 @@ name       what                                                    serves
 im2col     panels of the column matrix, times register tiles       everything
 gemm       the same without a panel: the picture is the matrix     1×1 kernels of stride 1
 direct     tap by tap, no column matrix, each weight read once     stride 1, one group
-winograd2  F(2×2, 3×3): 16 multiplications for 36                  3×3, stride 1, one group
-winograd4  F(4×4, 3×3): 36 multiplications for 144                 3×3, stride 1, one group
+winograd2  F(2×2, 3×3): 16 multiplications for 36                  3×3 kernels of stride 1
+winograd4  F(4×4, 3×3): 36 multiplications for 144                 3×3 kernels of stride 1
 depthwise  one filter a channel, summed directly                   as many groups as channels
 =========  ======================================================  ===========================
 """
@@ -66,33 +66,36 @@ def choose(
     served = {
         "im2col": True,
         "direct": plain and kind != "weight",
-        "winograd2": plain and kernel == (3, 3) and dilation == (1, 1),
-        "winograd4": plain and kernel == (3, 3) and dilation == (1, 1),
+        "winograd2": kernel == (3, 3) and stride == (1, 1),
+        "winograd4": kernel == (3, 3) and stride == (1, 1),
     }
     if _forced is not None and served[_forced]:
         return _forced
     if plain and kernel == (1, 1):
         return "gemm"
     weights, pixels = kernel[0] * kernel[1] * c * k, batch * out[0] * out[1]
-    if served["winograd4"] and dtype == np.float32 and min(c, k) >= 16:
-        return min(
-            ("winograd4", "winograd2", "im2col"), key=lambda name: _cost(name, c, k, batch, out)
-        )
+    if served["winograd4"] and dtype == np.float32 and min(c, k) // groups >= 16:
+        names = "winograd4", "winograd2", "im2col"
+        # with dilation, the pixels so far apart are a picture by themselves
+        size = -(-out[0] // dilation[0]), -(-out[1] // dilation[1])
+        batch *= dilation[0] * dilation[1]
+        return min(names, key=lambda name: _cost(name, c * k // groups, batch, size))
     if served["direct"] and weights >= MANY_WEIGHTS and pixels <= FEW_PIXELS:
         return "direct"
     return "im2col"
 
 
-def _cost(name: str, c: int, k: int, batch: int, out: Pair) -> float:
+def _cost(name: str, filters: int, batch: int, out: Pair) -> float:
     """The time of a 3×3 convolution, counted in products of one matrix with one pixel or tile.
 
-    Each of an algorithm's matrices (C, K), 9 taps or n² frequencies, meets every pixel or tile; and
-    it is made from the weights, written and read again, which takes as long as some more products:
-    few where the matrices stay in the third-level cache, many where they go through memory.
+    Each of an algorithm's matrices of so many ``filters`` (C·K), 9 taps or n² frequencies, meets
+    every pixel or tile; and it is made from the weights, written and read again, which takes as
+    long as some more products: few where the matrices stay in the third-level cache, many where
+    they go through memory.
     """
     m = WINOGRAD.get(name, 1)
     matrices = 9 if m == 1 else (m + 2) ** 2
-    in_cache = 4 * matrices * c * k <= CACHE_BYTES
+    in_cache = 4 * matrices * filters <= CACHE_BYTES
     met = batch * -(-out[0] // m) * -(-out[1] // m)
     return matrices * (met + (9 if in_cache else 45))
 

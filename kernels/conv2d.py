@@ -48,7 +48,8 @@ def conv2d(
         "forward", x.shape[3], len(weight), kernel, stride, dilation, groups, out, len(x), x.dtype
     )
     if how in algorithm.WINOGRAD:
-        return winograd.conv(x, by_tap, b, padding, out, algorithm.WINOGRAD[how], floor)
+        m = algorithm.WINOGRAD[how]
+        return winograd.conv(x, by_tap, b, padding, dilation, groups, out, m, floor)
     taps = convolution(kernel, stride, padding, dilation, out)
     if how == "depthwise":
         return _at_least(floor, depthwise.along_taps(x, by_tap[:, 0], b, taps, out))
@@ -81,9 +82,9 @@ def conv_transpose2d(
         "input", c, groups * k, (r, s), stride, dilation, groups, out, len(x), x.dtype
     )
     if how in algorithm.WINOGRAD:  # the same convolution backwards: taps in the opposite order
-        pad_y, pad_x = 2 - padding[0], 2 - padding[1]
+        pad = 2 * dilation[0] - padding[0], 2 * dilation[1] - padding[1]
         m = algorithm.WINOGRAD[how]
-        return winograd.conv(x, by_tap, b, (pad_y, pad_x), out, m, flipped=True)
+        return winograd.conv(x, by_tap, b, pad, dilation, groups, out, m, flipped=True)
     if how == "depthwise":
         taps = transposed((r, s), stride, padding, dilation, out)
         return depthwise.along_taps(x, by_tap[:, 0], b, taps, out)
@@ -116,7 +117,7 @@ def conv2d_weight(
             "weight", x.shape[3], k, kernel, stride, dilation, groups, out, len(x), x.dtype
         )
         if how in algorithm.WINOGRAD and dy.size:
-            by_tap = winograd.weight(x, dy, padding, algorithm.WINOGRAD[how])
+            by_tap = winograd.weight(x, dy, padding, dilation, groups, algorithm.WINOGRAD[how])
         else:
             taps = convolution(kernel, stride, padding, dilation, out)
             if how == "depthwise":
