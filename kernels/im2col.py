@@ -23,7 +23,18 @@ from numba import njit, prange
 from minifcn.kernels import workspace
 from minifcn.kernels.pack import contiguous
 from minifcn.kernels.taps import Pair, Taps
-from minifcn.kernels.tile import TALL, clear, columns, copy, covered, lanes, rows, strip
+from minifcn.kernels.tile import (
+    TALL,
+    clear,
+    columns,
+    copy,
+    copy_vector,
+    covered,
+    lanes,
+    rows,
+    strip,
+)
+from minifcn.kernels.vector import VECTOR_BYTES
 
 DEPTH = 768  # columns of a panel, about: rows of weights that stay in the second-level cache
 PANEL_BYTES = 256 * 1024  # of one thread's second-level cache; the rest is for the weights
@@ -63,7 +74,7 @@ def along_taps(
     weights = _packed(contiguous(by_tap), order, groups, blocks, wide)
     start = np.zeros((groups, blocks * wide), x.dtype)
     start[:, : k * merged] = np.tile(bias.reshape(groups, k), merged)
-    panels = workspace.empty((threads, size * depth), x.dtype)
+    panels = workspace.empty((threads, size * (depth + wide)), x.dtype)
     edges = workspace.empty((threads, size * blocks * wide), x.dtype)
     _multiply_loop(
         x, weights.reshape(-1), start.reshape(-1), y, taps.offset, taps.run, taps.phases,
@@ -143,39 +154,46 @@ def _pack_loop(by_tap, order, packed, k):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def fill_panel(x, c0, c, offset, run, first, last, grid, steps, pixel, count, panel, row):  # type: ignore[no-untyped-def]
-    """im2col of ``count`` pixels of the grid, from number ``pixel`` on, ``row`` elements apart."""
+    """im2col of ``count`` pixels of the grid, from number ``pixel`` on, ``row`` elements apart.
+
+    A row has room for one vector more than its taps: short runs are copied as whole vectors, and
+    what is copied too much is overwritten by the next run, or lies in that room.
+    """
     _, h, w, channels = x.shape
     (height, width), (step_y, step_x) = grid, steps
-    joined = c == channels  # neighbouring taps read neighbouring memory
-    image = pixel // (height * width)
-    i = (pixel - image * height * width) // width
-    j = pixel % width
     flat = x.reshape(-1)
-    for m in range(count):
-        to = m * row
+    joined = c == channels  # neighbouring taps read neighbouring memory
+    short = VECTOR_BYTES // x.itemsize
+    done = 0
+    while done < count:  # one row of the grid after the other
+        image, at = (pixel + done) // (height * width), (pixel + done) % (height * width)
+        i, j = at // width, at % width
+        here = min(width - j, count - done)
         t = first
         while t < last:
-            y = i * step_y + offset[t, 0]
-            z = j * step_x + offset[t, 1]
             taps = min(run[t], last - t) if joined else 1
-            if y < 0 or y >= h:
-                clear(panel, to, taps * c)
-            else:
-                before = min(max(-z, 0), taps)  # taps left of the picture, and those inside it
-                inside = max(min(taps, w - z) - before, 0)
-                clear(panel, to, before * c)
-                source = ((image * h + y) * w + z + before) * channels + c0
-                copy(panel, to + before * c, flat, source, inside * c)
-                clear(panel, to + (before + inside) * c, (taps - before - inside) * c)
-            to += taps * c
+            length = taps * c
+            to = done * row + (t - first) * c
+            y, z = i * step_y + offset[t, 0], j * step_x + offset[t, 1]
+            source = ((image * h + y) * w + z) * channels + c0
+            for _ in range(here):
+                if y < 0 or y >= h:
+                    clear(panel, to, length)
+                elif z < 0 or z + taps > w:
+                    before = min(max(-z, 0), taps)  # taps left of the picture, and inside it
+                    inside = max(min(taps, w - z) - before, 0)
+                    clear(panel, to, before * c)
+                    copy(panel, to + before * c, flat, source + before * c, inside * c)
+                    clear(panel, to + (before + inside) * c, (taps - before - inside) * c)
+                elif length <= short and source + short <= flat.size:
+                    copy_vector(panel, to, flat, source)
+                else:
+                    copy(panel, to, flat, source, length)
+                to += row
+                z += step_x
+                source += step_x * channels
             t += taps
-        j += 1
-        if j == width:
-            j = 0
-            i += 1
-            if i == height:
-                i = 0
-                image += 1
+        done += here
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -203,9 +221,9 @@ def _multiply_loop(  # type: ignore[no-untyped-def]
             if not read:
                 fill_panel(
                     x, g * c, c, offset, run, begin, end, (height, width), steps, pixel, count,
-                    panel, depth,
+                    panel, depth + wide,
                 )  # fmt: skip
-            source, at = (flat_x, pixel * c) if read else (panel, 0)
+            source, at, a_row = (flat_x, pixel * c, c) if read else (panel, 0, depth + wide)
             least = floor if piece == pieces - 1 else x.dtype.type(-np.inf)
             for j in range(low, high):
                 at_weights = ((g * blocks + j) * reads + begin) * c * wide
@@ -217,7 +235,7 @@ def _multiply_loop(  # type: ignore[no-untyped-def]
                 if piece == 0:
                     before, at_before, before_row = start, (g * blocks + j) * wide, 0
                 strip(
-                    source, at, depth, 1, weights, at_weights, wide,
+                    source, at, a_row, 1, weights, at_weights, wide,
                     before, at_before, before_row, target, to, row, depth, count, two, least,
                 )  # fmt: skip
         if inner and total == across:

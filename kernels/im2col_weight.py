@@ -11,6 +11,8 @@ bits do not depend on the number of threads.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numba as nb
 import numpy as np
 from numba import njit, prange
@@ -18,7 +20,7 @@ from numba import njit, prange
 from minifcn.kernels import workspace
 from minifcn.kernels.im2col import fill_panel
 from minifcn.kernels.taps import Taps
-from minifcn.kernels.tile import TALL, clear, columns, copy, lanes, rows, strip
+from minifcn.kernels.tile import TALL, clear, columns, copy, covered, lanes, rows, strip
 
 PIXELS = 256  # of a panel
 SHARE = 16 * TALL  # rows of the result that a thread takes at a time, about
@@ -34,20 +36,21 @@ def weight_along_taps(x: np.ndarray, dy: np.ndarray, taps: Taps, groups: int) ->
     across = -(-k // wide) * wide
     if dy.size == 0 or features == 0:
         return np.zeros((len(taps.order), c, groups * k), x.dtype)
-    pixels = dy.size // dy.shape[3]
+    pixels, threads = dy.size // dy.shape[3], nb.get_num_threads()
     parts = PARTS if groups * features * across <= SMALL and pixels >= PARTS * PIXELS else 1
-    work = _shares(groups, parts, features, pixels)
+    work = _shares(groups, parts, features, pixels, threads)
     last = int(work[-1, 3] - work[-1, 2])
     exact = parts == 1 and groups == 1 and across == k and rows(last) == last
     shape = (parts, groups, features + 2 * TALL, across)
     sums = workspace.empty((features, k) if exact else shape, x.dtype)
-    depth = int((work[:, 3] - work[:, 2]).max()) + 2 * c + 2 * TALL
-    threads = nb.get_num_threads()
+    single = len(taps.order) == 1 and not taps.offset.any()
+    direct = single and taps.in_stride == (1, 1) and groups == 1 and x.shape[1:3] == dy.shape[1:3]
+    depth = int((work[:, 3] - work[:, 2]).max()) + 2 * c + 2 * TALL + wide
     panels = workspace.empty((threads, PIXELS * depth), x.dtype)
     gradients = workspace.empty((threads, PIXELS * across), x.dtype)
     _weight_loop(
         x, dy, sums.reshape(-1), taps.offset, taps.run, taps.in_stride, work, panels, gradients,
-        k, wide, across, features + (0 if exact else 2 * TALL), wide > lanes(x.dtype),
+        k, wide, across, features + (0 if exact else 2 * TALL), wide > lanes(x.dtype), direct,
     )  # fmt: skip
     if exact:
         return sums.reshape(len(taps.order), c, k)
@@ -58,29 +61,31 @@ def weight_along_taps(x: np.ndarray, dy: np.ndarray, taps: Taps, groups: int) ->
     return np.ascontiguousarray(ours).reshape(len(taps.order), c, groups * k)
 
 
-def _shares(groups: int, parts: int, features: int, pixels: int) -> np.ndarray:
+@lru_cache(maxsize=1024)
+def _shares(groups: int, parts: int, features: int, pixels: int, threads: int) -> np.ndarray:
     """(group, part, first row, last row + 1, first pixel, last pixel + 1) of each piece."""
-    count = max(1, -(-features // SHARE))
+    count = -(-features // SHARE)
+    if groups * parts < threads:  # the same work for every thread
+        count = -(-count // threads) * threads
     size = rows(-(-features // count))
-    low = np.arange(0, features, size)
-    cuts = np.arange(parts + 1) * pixels // parts
+    cuts = [pixels * part // parts for part in range(parts + 1)]
     pieces = [
-        (g, part, int(a), min(int(a) + size, features), int(cuts[part]), int(cuts[part + 1]))
+        (g, part, low, min(low + size, features), cuts[part], cuts[part + 1])
         for g in range(groups)
         for part in range(parts)
-        for a in low
+        for low in range(0, features, size)
     ]
     return np.array(pieces, np.int64)
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def _weight_loop(  # type: ignore[no-untyped-def]
-    x, dy, sums, offset, run, steps, work, panels, gradients, k, wide, across, height, two
+    x, dy, sums, offset, run, steps, work, panels, gradients, k, wide, across, height, two, direct
 ):
     _, p, q, all_k = dy.shape
     groups = all_k // k
     c = x.shape[3] // groups
-    flat_dy = dy.reshape(-1)
+    flat_x, flat_dy = x.reshape(-1), dy.reshape(-1)
     lowest = x.dtype.type(-np.inf)
     for item in prange(len(work)):
         g, part, low, high, begin, end = work[item]
@@ -91,21 +96,26 @@ def _weight_loop(  # type: ignore[no-untyped-def]
         base = ((part * groups + g) * height + low) * across
         for pixel in range(begin, end, PIXELS):
             count = min(PIXELS, end - pixel)
-            fill_panel(
-                x, g * c, c, offset, run, first, last, (p, q), steps, pixel, count, panel, depth
-            )  # fmt: skip
-            source, at, row = flat_dy, pixel * all_k, all_k
-            if groups > 1 or across != k:  # whole vectors are read: leave a margin of zeros
-                source, at, row = gradient, 0, across
+            # a 1×1 kernel reads x where it lies, if no tile hangs over its last row
+            source, at, row = flat_x, pixel * c + low, c
+            if not direct or covered(high - low) != high - low:
+                fill_panel(
+                    x, g * c, c, offset, run, first, last, (p, q), steps, pixel, count,
+                    panel, depth + wide,
+                )  # fmt: skip
+                source, at, row = panel, low - first * c, depth + wide
+            for j in range(across // wide):  # a block of columns together, zeros beyond the last
+                used = min(wide, k - j * wide)
                 for m in range(count):
-                    copy(gradient, m * across, flat_dy, (pixel + m) * all_k + g * k, k)
-                    clear(gradient, m * across + k, across - k)
-            for column in range(0, across, wide):
-                to = base + column
+                    to = (j * PIXELS + m) * wide
+                    copy(gradient, to, flat_dy, (pixel + m) * all_k + g * k + j * wide, used)
+                    clear(gradient, to + used, wide - used)
+            for j in range(across // wide):
+                to = base + j * wide
                 before, at_before, before_row = sums, to, across
                 if pixel == begin:
                     before, at_before, before_row = zeros, 0, 0
                 strip(
-                    panel, low - first * c, 1, depth, source, at + column, row,
+                    source, at, 1, row, gradient, j * PIXELS * wide, wide,
                     before, at_before, before_row, sums, to, across, count, high - low, two, lowest,
                 )  # fmt: skip

@@ -171,6 +171,22 @@ def copy(typing, target, to, source, start, count):  # type: ignore[no-untyped-d
 
 
 @intrinsic
+def copy_vector(typing, target, to, source, start):  # type: ignore[no-untyped-def]
+    """As `copy`, one vector: for short rows, where what is copied too much is overwritten next."""
+    if target.dtype != source.dtype or target.dtype not in LLVM_FLOAT:
+        return None
+    signature = types.void(target, types.int64, source, types.int64)
+
+    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = Emitter(context, builder, target.dtype)
+        to, start = (pointer(context, builder, signature, args, which) for which in (0, 2))
+        emit.store(emit.load(start), to)
+        return context.get_dummy_value()
+
+    return signature, code
+
+
+@intrinsic
 def clear(typing, target, start, count):  # type: ignore[no-untyped-def]
     """target[start : start + count] = 0 by memset."""
     size = target.dtype.bitwidth // 8

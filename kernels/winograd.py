@@ -42,7 +42,7 @@ from minifcn.kernels.taps import Pair
 from minifcn.kernels.tile import TALL, clear, columns, copy, lanes, rows, strip
 
 PATCHES_BYTES = 640 * 1024  # transformed patches of one thread: most of a second-level cache
-GRADIENT_BYTES = 8 << 20  # transformed patches of all threads, in the third-level cache
+GRADIENT_BYTES = 16 << 20  # transformed patches of all threads, in the third-level cache
 LINE = 64  # bytes of a cache line
 
 
