@@ -18,13 +18,14 @@ from minifcn.kernels.batch_norm import backward_input, backward_sums, moments, s
 from minifcn.kernels.channel_sums import column_sums, relu_backward_sum
 from minifcn.kernels.conv2d import conv2d, conv2d_weight, conv_transpose2d, im2col_panel
 from minifcn.kernels.cross_entropy import amounts, count_labels, cross_entropy
-from minifcn.kernels.elementwise import relu, relu_backward
+from minifcn.kernels.elementwise import add, relu, relu_backward
 from minifcn.kernels.max_pool2d import max_pool2d, max_unpool2d, take_pixels
 from minifcn.kernels.optimizer import adam, sgd
 from minifcn.kernels.resample import bilinear, resample
 
 __all__ = [
     "adam",
+    "add",
     "amounts",
     "backward_input",
     "backward_sums",

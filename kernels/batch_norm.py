@@ -38,7 +38,7 @@ def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     m, c = x.shape
     means, squares = np.zeros((2, -(-m // BLOCK), c))
     if x.size:
-        _moments_numba(x, means, squares)
+        _moments_numba(x, np.empty((len(means), 3, c), x.dtype), means, squares)
     count = np.full((len(means), 1), float(BLOCK))
     count[-1] = m - BLOCK * (len(means) - 1)
     mean = (count * means).sum(axis=0) / m
@@ -58,7 +58,7 @@ def scale_shift(
         return np.where(y < 0, x.dtype.type(0), y) if relu else y
     y = workspace.empty(x.shape, x.dtype)
     if y.size:
-        _scale_shift_numba(x, scale, shift, relu, y)
+        _scale_shift_numba(x, scale, shift, _floor(x, relu), y)
     return y
 
 
@@ -75,10 +75,12 @@ def backward_sums(
     if device.is_reference():
         g = np.where(scale * x + shift > 0, grad, grad.dtype.type(0)) if relu else grad
         return g.sum(axis=0, dtype=np.float64), (g * (x - mean)).sum(axis=0, dtype=np.float64)
-    sums = np.zeros((2, -(-x.shape[0] // BLOCK), x.shape[1]))
+    sums = np.zeros((-(-x.shape[0] // BLOCK), 2, x.shape[1]))
     if x.size:
-        _backward_sums_numba(grad, x, mean, scale, shift, relu, sums)
-    return sums[0].sum(axis=0), sums[1].sum(axis=0)
+        parts = np.empty(sums.shape, x.dtype)
+        _backward_sums_numba(grad, x, mean, scale, shift, _floor(x, relu), parts, sums)
+    one, two = sums.sum(axis=0)
+    return one, two
 
 
 def backward_input(
@@ -97,84 +99,83 @@ def backward_input(
         return scale * g + slope * x + constant
     dx = workspace.empty(x.shape, x.dtype)
     if dx.size:
-        _backward_input_numba(grad, x, scale, shift, slope, constant, relu, dx)
+        _backward_input_numba(grad, x, scale, shift, slope, constant, _floor(x, relu), dx)
     return dx
 
 
+def _floor(x: np.ndarray, relu: bool) -> np.floating:
+    return x.dtype.type(0 if relu else -np.inf)
+
+
+# A strip's sums stand in parts (blocks, …, C), in the arrays' own precision. Elements are named
+# by all their indices: a row taken out first, x[i], costs the compiler and the loop half as much.
+# The results of a ReLU are those above floor = 0; without one, floor = −∞.
+
+
 @njit(cache=True, nogil=True, parallel=True)
-def _moments_numba(x, means, squares):  # type: ignore[no-untyped-def]
+def _moments_numba(x, parts, means, squares):  # type: ignore[no-untyped-def]
     m, c = x.shape
     for block in prange(len(means)):
-        mean, square = means[block], squares[block]
-        middle, rest, two = np.empty(c, x.dtype), np.empty(c, x.dtype), np.empty(c, x.dtype)
         last = min(m, (block + 1) * BLOCK)
         for low in range(block * BLOCK, last, STRIP):
             high = min(last, low + STRIP)
             n, before = high - low, low - block * BLOCK
             for e in range(c):
-                middle[e] = 0
-                rest[e] = 0
-                two[e] = 0
+                parts[block, 0, e] = 0
+                parts[block, 1, e] = 0
+                parts[block, 2, e] = 0
             for i in range(low, high):
-                row = x[i]
                 for e in range(c):
-                    middle[e] += row[e]
+                    parts[block, 0, e] += x[i, e]
             for e in range(c):
-                middle[e] /= n
+                parts[block, 0, e] /= n  # the strip's mean, rounded: what is left counts back
             for i in range(low, high):
-                row = x[i]
                 for e in range(c):
-                    d = row[e] - middle[e]
-                    rest[e] += d  # the middle was rounded: what is left counts back
-                    two[e] += d * d
+                    d = x[i, e] - parts[block, 0, e]
+                    parts[block, 1, e] += d
+                    parts[block, 2, e] += d * d
             share, weight = n / (before + n), before * n / (before + n)
             for e in range(c):
-                left = np.float64(rest[e]) / n
-                d = middle[e] + left - mean[e]
-                mean[e] += d * share
-                square[e] += two[e] - left * left * n + d * d * weight
+                left = np.float64(parts[block, 1, e]) / n
+                d = parts[block, 0, e] + left - means[block, e]
+                means[block, e] += d * share
+                squares[block, e] += parts[block, 2, e] - left * left * n + d * d * weight
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _scale_shift_numba(x, scale, shift, relu, y):  # type: ignore[no-untyped-def]
+def _scale_shift_numba(x, scale, shift, floor, y):  # type: ignore[no-untyped-def]
     m, c = x.shape
     for i in prange(m):
-        source, target = x[i], y[i]
         for e in range(c):
-            value = scale[e] * source[e] + shift[e]
-            target[e] = 0 if relu and value < 0 else value
+            value = scale[e] * x[i, e] + shift[e]
+            y[i, e] = floor if value < floor else value
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _backward_sums_numba(grad, x, mean, scale, shift, relu, sums):  # type: ignore[no-untyped-def]
+def _backward_sums_numba(grad, x, mean, scale, shift, floor, parts, sums):  # type: ignore[no-untyped-def]
     m, c = x.shape
-    for block in prange(sums.shape[1]):
-        one, two = np.empty(c, x.dtype), np.empty(c, x.dtype)
+    zero = x.dtype.type(0)
+    for block in prange(len(sums)):
         last = min(m, (block + 1) * BLOCK)
         for low in range(block * BLOCK, last, STRIP):
             for e in range(c):
-                one[e] = 0
-                two[e] = 0
+                parts[block, 0, e] = 0
+                parts[block, 1, e] = 0
             for i in range(low, min(last, low + STRIP)):
-                row, source = grad[i], x[i]
                 for e in range(c):
-                    g = row[e]
-                    if relu and not scale[e] * source[e] + shift[e] > 0:
-                        g = x.dtype.type(0)
-                    one[e] += g
-                    two[e] += g * (source[e] - mean[e])
+                    g = grad[i, e] if scale[e] * x[i, e] + shift[e] > floor else zero
+                    parts[block, 0, e] += g
+                    parts[block, 1, e] += g * (x[i, e] - mean[e])
             for e in range(c):
-                sums[0, block, e] += one[e]
-                sums[1, block, e] += two[e]
+                sums[block, 0, e] += parts[block, 0, e]
+                sums[block, 1, e] += parts[block, 1, e]
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _backward_input_numba(grad, x, scale, shift, slope, constant, relu, dx):  # type: ignore[no-untyped-def]
+def _backward_input_numba(grad, x, scale, shift, slope, constant, floor, dx):  # type: ignore[no-untyped-def]
     m, c = x.shape
+    zero = x.dtype.type(0)
     for i in prange(m):
-        row, source, target = grad[i], x[i], dx[i]
         for e in range(c):
-            g = row[e]
-            if relu and not scale[e] * source[e] + shift[e] > 0:
-                g = x.dtype.type(0)
-            target[e] = scale[e] * g + slope[e] * source[e] + constant[e]
+            g = grad[i, e] if scale[e] * x[i, e] + shift[e] > floor else zero
+            dx[i, e] = scale[e] * g + slope[e] * x[i, e] + constant[e]

@@ -37,7 +37,10 @@ def cross_entropy(
     loss = workspace.empty(target.shape, logits.dtype)
     grad = workspace.empty(logits.shape, logits.dtype)
     if logits.size:
-        _cross_entropy_numba(logits, target, share, void, loss, grad)
+        blocks = -(-len(logits) // BLOCK)
+        turned = workspace.empty((blocks, logits.shape[1] + 2, LANES), logits.dtype)
+        turned[...] = 0  # what lies beyond the last pixel is computed with, and must be a number
+        _cross_entropy_numba(logits, target, share, void, turned, loss, grad)
     return loss, grad
 
 
@@ -82,50 +85,49 @@ def _cross_entropy_numpy(
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _cross_entropy_numba(logits, target, share, void, loss, grad):  # type: ignore[no-untyped-def]
+def _cross_entropy_numba(logits, target, share, void, turned, loss, grad):  # type: ignore[no-untyped-def]
     m, classes = logits.shape
     pixels = m // len(share)
     zero = logits.dtype.type(0)
-    for block in prange((m + BLOCK - 1) // BLOCK):
-        z = np.zeros((classes, LANES), logits.dtype)
-        top, total = np.empty(LANES, z.dtype), np.empty(LANES, z.dtype)
+    for block in prange(len(turned)):
+        z = turned[block]  # the logits, then their exponentials; below them two rows more
+        top, total = classes, classes + 1
         picture = block * BLOCK // pixels
         last = min(m, (block + 1) * BLOCK)
         for low in range(block * BLOCK, last, LANES):
             n = min(LANES, last - low)
             for j in range(n):
-                row = logits[low + j]
                 for k in range(classes):
-                    z[k, j] = row[k]
+                    z[k, j] = logits[low + j, k]
             for j in range(LANES):
-                top[j] = z[0, j]
-                total[j] = zero
+                z[top, j] = z[0, j]
+                z[total, j] = zero
             for k in range(1, classes):
                 for j in range(LANES):
-                    top[j] = z[k, j] if z[k, j] > top[j] else top[j]
+                    z[top, j] = z[k, j] if z[k, j] > z[top, j] else z[top, j]
             for k in range(classes):
                 for j in range(LANES):
                     # a NaN that was not the largest comes in here, and in the sum: it must reach
                     # the loss, for it is what tells a broken training run
-                    e = exp_of_negative(z[k, j] - top[j])
+                    e = exp_of_negative(z[k, j] - z[top, j])
                     z[k, j] = e
-                    total[j] += e
+                    z[total, j] += e
             for j in range(n):
                 i = low + j
                 if i >= (picture + 1) * pixels:
                     picture += 1
-                row, gradient, t = logits[i], grad[i], target[i]
+                t = target[i]
                 a = zero if t == void else share[picture, t]
                 if a == zero:
                     loss[i] = zero
                     for k in range(classes):
-                        gradient[k] = zero
+                        grad[i, k] = zero
                 else:
-                    loss[i] = a * (np.log(total[j]) - (row[t] - top[j]))
-                    scale = a / total[j]
+                    loss[i] = a * (np.log(z[total, j]) - (logits[i, t] - z[top, j]))
+                    scale = a / z[total, j]
                     for k in range(classes):
-                        gradient[k] = z[k, j] * scale
-                    gradient[t] -= a
+                        grad[i, k] = z[k, j] * scale
+                    grad[i, t] -= a
 
 
 @njit(cache=True, nogil=True)

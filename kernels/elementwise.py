@@ -1,4 +1,4 @@
-"""Loops over all elements: ReLU and the gate that is its derivative.
+"""Loops over all elements: ReLU and the gate that is its derivative, and a sum.
 
 An activation's memory is as a rule a contiguous (N, H, W, C) block under a transposed view, so
 these loops run over flat memory, in the order in which it lies; other layouts are copied first.
@@ -37,6 +37,22 @@ def relu_backward(grad: np.ndarray, y: np.ndarray) -> np.ndarray:
     return _like(dx, grad)
 
 
+def add(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """a + b, of one shape and dtype; into ``out``, which may be a, or into new memory."""
+    lie_alike = a.strides == b.strides and (out is None or a.strides == out.strides)
+    large = a.size >= BLOCK and a.dtype in (np.float32, np.float64)
+    if device.is_reference() or not (large and lie_alike and _is_flat(a)):
+        return np.add(a, b, out=out)
+    y = workspace.empty((a.size,), a.dtype) if out is None else _flat(out)
+    _add_numba(_flat(a), _flat(b), y)
+    return _like(y, a) if out is None else out
+
+
+def _is_flat(x: np.ndarray) -> bool:
+    """Whether `_flat` gives a view, not a copy."""
+    return (x.transpose(0, 2, 3, 1) if x.ndim == 4 else x).flags.c_contiguous
+
+
 def _flat(x: np.ndarray) -> np.ndarray:
     """The elements as one row: (N, C, H, W) in the order N, H, W, C; a view where it can be."""
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1) if x.ndim == 4 else x).reshape(-1)
@@ -69,3 +85,9 @@ def _relu_backward_numba(grad, y, dx, block):  # type: ignore[no-untyped-def]
         for i in range(len(source)):
             value = source[i]
             target[i] = value if gate[i] > zero else zero
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _add_numba(a, b, y):  # type: ignore[no-untyped-def]
+    for i in prange(y.size):
+        y[i] = a[i] + b[i]

@@ -31,7 +31,7 @@ def exp_of_negative(x):  # type: ignore[no-untyped-def]
     return np.exp(x)
 
 
-@overload(exp_of_negative, inline="always")
+@overload(exp_of_negative)
 def _exp_of_negative(x):  # type: ignore[no-untyped-def]
     if x != types.float32:
         return lambda x: np.exp(x)

@@ -210,22 +210,22 @@ def _max_pool_tiles_numba(x, y, index):  # type: ignore[no-untyped-def]
     n, p, q, c = y.shape
     for line in prange(n * p):
         image = line // p
-        row = line - image * p
+        i = line - image * p
         for j in range(q):
-            x00, x01 = x[image, 2 * row, 2 * j], x[image, 2 * row, 2 * j + 1]
-            x10, x11 = x[image, 2 * row + 1, 2 * j], x[image, 2 * row + 1, 2 * j + 1]
-            best, where = y[image, row, j], index[image, row, j]
             for e in range(c):
-                value, tap = x00[e], np.uint8(0)
+                value, tap = x[image, 2 * i, 2 * j, e], np.uint8(0)
                 # not (next ≤ value): larger or NaN; and a NaN already there stays
-                if value == value and not x01[e] <= value:
-                    value, tap = x01[e], np.uint8(1)
-                if value == value and not x10[e] <= value:
-                    value, tap = x10[e], np.uint8(2)
-                if value == value and not x11[e] <= value:
-                    value, tap = x11[e], np.uint8(3)
-                best[e] = value
-                where[e] = tap
+                x01 = x[image, 2 * i, 2 * j + 1, e]
+                if value == value and not x01 <= value:
+                    value, tap = x01, np.uint8(1)
+                x10 = x[image, 2 * i + 1, 2 * j, e]
+                if value == value and not x10 <= value:
+                    value, tap = x10, np.uint8(2)
+                x11 = x[image, 2 * i + 1, 2 * j + 1, e]
+                if value == value and not x11 <= value:
+                    value, tap = x11, np.uint8(3)
+                y[image, i, j, e] = value
+                index[image, i, j, e] = tap
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -234,10 +234,10 @@ def _max_unpool_tiles_numba(dy, index, dx):  # type: ignore[no-untyped-def]
     zero = dy.dtype.type(0)
     for line in prange(n * p):
         image = line // p
-        row = line - image * p
+        i = line - image * p
         for j in range(q):
-            grad, where = dy[image, row, j], index[image, row, j]
             for tap in range(4):
-                target = dx[image, 2 * row + tap // 2, 2 * j + tap % 2]
+                row, column = 2 * i + tap // 2, 2 * j + tap % 2
                 for e in range(c):
-                    target[e] = grad[e] if where[e] == tap else zero
+                    won = index[image, i, j, e] == tap
+                    dx[image, row, column, e] = dy[image, i, j, e] if won else zero

@@ -44,6 +44,15 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return array
 
 
+def copy(array: np.ndarray) -> np.ndarray:
+    """A copy without gaps, its axes in the same order in memory."""
+    axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    new = empty(tuple(array.shape[axis] for axis in axes), array.dtype)
+    new = new.transpose(np.argsort(axes)) if axes else new
+    new[...] = array
+    return new
+
+
 def clear() -> None:
     """Give all memory that is kept for reuse back to the system."""
     global _kept

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from minifcn.errors import GraphError, ShapeError
+from minifcn.kernels import workspace
+from minifcn.kernels.elementwise import add
 from minifcn.ownership import is_alone
 from minifcn.tensor import Cast, Function, Tensor, set_grad_enabled
 
@@ -96,11 +98,11 @@ def _added(total: Tensor | None, gradient: Tensor, create_graph: bool) -> Tensor
     if create_graph:
         return gradient if total is None else total + gradient
     if total is not None and total._owned:
-        total.data += gradient.data
+        add(total.data, gradient.data, out=total.data)
         total._version += 1
         return total
     # the gradient may be shared with other nodes or be a read-only broadcast: keep our own memory
-    data = np.array(gradient.data, order="K") if total is None else total.data + gradient.data
+    data = workspace.copy(gradient.data) if total is None else total.data + gradient.data
     result = Tensor(data)
     result._owned = True
     return result
@@ -133,10 +135,10 @@ def _walk(
         elif create_graph:
             pending[key] = before + gradient
         elif is_alone(before):
-            before.data += gradient.data
+            add(before.data, gradient.data, out=before.data)
             pending[key] = before
         else:
-            pending[key] = Tensor(before.data + gradient.data)
+            pending[key] = Tensor(add(before.data, gradient.data))
 
     order = _ordered([x.node for x in outputs])
     with set_grad_enabled(create_graph):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.errors import ShapeError
+from minifcn.kernels import workspace
 from minifcn.ops.reduction import dims_of
 from minifcn.tensor import Function, Tensor
 
@@ -91,11 +92,11 @@ class Cat(Function):
 
     def forward(self, *parts: np.ndarray) -> np.ndarray:
         self.lengths = [part.shape[self.dim] for part in parts]
-        if (
-            parts[0].ndim == 4 and self.dim == 1
-        ):  # join pixel by pixel: the memory stays channels-last
-            last = np.concatenate([part.transpose(0, 2, 3, 1) for part in parts], axis=3)
-            return last.transpose(0, 3, 1, 2)
+        if parts[0].ndim == 4 and self.dim == 1:  # pixel by pixel: memory stays channels-last
+            last = [part.transpose(0, 2, 3, 1) for part in parts]
+            shape = (*last[0].shape[:3], sum(self.lengths))
+            joined = workspace.empty(shape, np.result_type(*parts))
+            return np.concatenate(last, axis=3, out=joined).transpose(0, 3, 1, 2)
         return np.concatenate(parts, axis=self.dim)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
