@@ -5,8 +5,9 @@ name       what                                                    serves
 =========  ======================================================  ===========================
 im2col     panels of the column matrix, times register tiles       everything
 gemm       the same without a panel: the picture is the matrix     1×1 kernels of stride 1
-winograd2  F(2×2, 3×3): 16 multiplications for 36                  3×3, stride 1, one group
-winograd4  F(4×4, 3×3): 36 multiplications for 144                 3×3, stride 1, one group
+direct     tap by tap, no column matrix, each weight read once     stride 1, one group
+winograd2  F(2×2, 3×3): 16 multiplications for 36                  3×3 kernels of stride 1
+winograd4  F(4×4, 3×3): 36 multiplications for 144                 3×3 kernels of stride 1
 depthwise  one filter a channel, summed directly                   as many groups as channels
 =========  ======================================================  ===========================
 """
@@ -23,7 +24,11 @@ from minifcn.kernels.taps import Pair
 
 #: the tile sizes m of the Winograd algorithms F(m×m, 3×3)
 WINOGRAD = {"winograd2": 2, "winograd4": 4}
-FORCIBLE = ("im2col", "winograd2", "winograd4")
+FORCIBLE = ("im2col", "direct", "winograd2", "winograd4")
+
+MANY_WEIGHTS = 1 << 20  # from here on, reading them is what takes the time …
+FEW_PIXELS = 1024  # … if no more than so many pixels meet them
+CACHE_BYTES = 16 << 20  # of the third-level cache, for the weights
 
 _forced: str | None = None
 
@@ -37,6 +42,7 @@ def choose(
     dilation: Pair,
     groups: int,
     out: Pair,
+    batch: int = 1,
     dtype: Any = np.float32,
 ) -> str:
     """The algorithm for a convolution from ``c`` to ``k`` channels with results of size ``out``.
@@ -51,19 +57,47 @@ def choose(
         dilation: pixels between taps.
         groups: into which the channels fall.
         out: rows and columns of the result; of the output's gradient where kind is "weight".
+        batch: pictures at once.
         dtype: of all arrays. float64 is for proofs, so Winograd's rounding stays out of it.
     """
     if groups == c == k and groups > 1:
         return "depthwise"
-    winograd = kernel == (3, 3) and stride == dilation == (1, 1) and groups == 1
-    if _forced is not None and (winograd or _forced not in WINOGRAD):
+    plain = stride == (1, 1) and groups == 1
+    served = {
+        "im2col": True,
+        "direct": plain and kind != "weight",
+        "winograd2": kernel == (3, 3) and stride == (1, 1),
+        "winograd4": kernel == (3, 3) and stride == (1, 1),
+    }
+    if _forced is not None and served[_forced]:
         return _forced
-    if kernel == stride == dilation == (1, 1) and groups == 1:
+    if plain and kernel == (1, 1):
         return "gemm"
-    if not winograd or np.dtype(dtype) != np.float32 or min(c, k) < 16:
-        return "im2col"
-    # Transforming the weights costs as much as some tiles: a small map has too few to repay it.
-    return "winograd4" if min(out) >= 12 else "im2col"
+    weights, pixels = kernel[0] * kernel[1] * c * k, batch * out[0] * out[1]
+    if served["winograd4"] and dtype == np.float32 and min(c, k) // groups >= 16:
+        names = "winograd4", "winograd2", "im2col"
+        # with dilation, the pixels so far apart are a picture by themselves
+        size = -(-out[0] // dilation[0]), -(-out[1] // dilation[1])
+        batch *= dilation[0] * dilation[1]
+        return min(names, key=lambda name: _cost(name, c * k // groups, batch, size))
+    if served["direct"] and weights >= MANY_WEIGHTS and pixels <= FEW_PIXELS:
+        return "direct"
+    return "im2col"
+
+
+def _cost(name: str, filters: int, batch: int, out: Pair) -> float:
+    """The time of a 3×3 convolution, counted in products of one matrix with one pixel or tile.
+
+    Each of an algorithm's matrices of so many ``filters`` (C·K), 9 taps or n² frequencies, meets
+    every pixel or tile; and it is made from the weights, written and read again, which takes as
+    long as some more products: few where the matrices stay in the third-level cache, many where
+    they go through memory.
+    """
+    m = WINOGRAD.get(name, 1)
+    matrices = 9 if m == 1 else (m + 2) ** 2
+    in_cache = 4 * matrices * filters <= CACHE_BYTES
+    met = batch * -(-out[0] // m) * -(-out[1] // m)
+    return matrices * (met + (9 if in_cache else 45))
 
 
 class conv_algorithm:
@@ -72,7 +106,7 @@ class conv_algorithm:
     Others keep the one that `choose` gives them. For study: the choice by itself is the fast one.
 
     Args:
-        name: "im2col", "winograd2" or "winograd4"; None gives the choice back.
+        name: "im2col", "direct", "winograd2" or "winograd4"; None gives the choice back.
 
     Raises:
         InputError: if there is no such algorithm.

@@ -3,7 +3,7 @@
     y[n, p, q, k] = b[k] + Σ_{r, s, c} x[n, p·stride + r·dilation − padding, …, c] · w[k, c, r, s]
 
 The NumPy definition stands here. On the device `cpu`, `algorithm` chooses by the shapes between
-`winograd`, `im2col` and `depthwise`, each in a file of its own.
+`winograd`, `im2col`, `direct` and `depthwise`, each in a file of its own.
 
 Arrays: x (N, H, W, C), b (K,), y (N, P, Q, K), C-contiguous, all of one floating dtype; w
 (K, C/groups, R, S) of any strides. The layers keep w as (R, S, C/groups, K) in memory, seen through
@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from minifcn import device
-from minifcn.kernels import algorithm, depthwise, im2col, im2col_weight, winograd
+from minifcn.kernels import algorithm, depthwise, direct, im2col, im2col_weight, winograd
 from minifcn.kernels.taps import Pair, Taps, convolution, transposed
 
 # -- the three entry points ----------------------------------------------------------------------
@@ -45,14 +45,16 @@ def conv2d(
         taps = convolution(kernel, stride, padding, dilation, out)
         return _at_least(floor, _taps_numpy(x, by_tap, b, taps, groups, out))
     how = algorithm.choose(
-        "forward", x.shape[3], len(weight), kernel, stride, dilation, groups, out, x.dtype
+        "forward", x.shape[3], len(weight), kernel, stride, dilation, groups, out, len(x), x.dtype
     )
     if how in algorithm.WINOGRAD:
-        return winograd.conv(x, by_tap, b, padding, out, algorithm.WINOGRAD[how], floor)
+        m = algorithm.WINOGRAD[how]
+        return winograd.conv(x, by_tap, b, padding, dilation, groups, out, m, floor)
+    taps = convolution(kernel, stride, padding, dilation, out)
     if how == "depthwise":
-        taps = convolution(kernel, stride, padding, dilation, out)
         return _at_least(floor, depthwise.along_taps(x, by_tap[:, 0], b, taps, out))
-    taps = convolution(kernel, stride, padding, dilation, out, x.shape[1])
+    if how == "direct":
+        return direct.along_taps(x, by_tap, b, taps, out, floor)
     return im2col.along_taps(x, by_tap, b, taps, groups, out, floor)
 
 
@@ -76,15 +78,19 @@ def conv_transpose2d(
     if device.is_reference():
         taps = transposed((r, s), stride, padding, dilation, out)
         return _taps_numpy(x, by_tap, b, taps, groups, out)
-    how = algorithm.choose("input", c, groups * k, (r, s), stride, dilation, groups, out, x.dtype)
+    how = algorithm.choose(
+        "input", c, groups * k, (r, s), stride, dilation, groups, out, len(x), x.dtype
+    )
     if how in algorithm.WINOGRAD:  # the same convolution backwards: taps in the opposite order
-        pad_y, pad_x = 2 - padding[0], 2 - padding[1]
+        pad = 2 * dilation[0] - padding[0], 2 * dilation[1] - padding[1]
         m = algorithm.WINOGRAD[how]
-        return winograd.conv(x, by_tap, b, (pad_y, pad_x), out, m, flipped=True)
+        return winograd.conv(x, by_tap, b, pad, dilation, groups, out, m, flipped=True)
     if how == "depthwise":
         taps = transposed((r, s), stride, padding, dilation, out)
         return depthwise.along_taps(x, by_tap[:, 0], b, taps, out)
-    taps = transposed((r, s), stride, padding, dilation, out, x.shape[1], merged=True)
+    taps = transposed((r, s), stride, padding, dilation, out, merged=True)
+    if how == "direct":
+        return direct.along_taps(x, by_tap, b, taps, out)
     return im2col.along_taps(x, by_tap, b, taps, groups, out)
 
 
@@ -108,10 +114,10 @@ def conv2d_weight(
         by_tap = _weight_numpy(x, dy, taps, groups)
     else:
         how = algorithm.choose(
-            "weight", x.shape[3], k, kernel, stride, dilation, groups, out, x.dtype
+            "weight", x.shape[3], k, kernel, stride, dilation, groups, out, len(x), x.dtype
         )
         if how in algorithm.WINOGRAD and dy.size:
-            by_tap = winograd.weight(x, dy, padding, algorithm.WINOGRAD[how])
+            by_tap = winograd.weight(x, dy, padding, dilation, groups, algorithm.WINOGRAD[how])
         else:
             taps = convolution(kernel, stride, padding, dilation, out)
             if how == "depthwise":

@@ -65,7 +65,7 @@ def _row_loop(x, weight, bias, y, rows, offset, phases, strides):  # type: ignor
         image, row = line // p, line % p
         sums = rows[nb.get_thread_id()]
         for f in range(len(phases)):
-            top, left, _, width, first, last, _, _ = phases[f]
+            top, left, _, width, first, last, _ = phases[f]
             if top != row % out_y:
                 continue
             for low in range(0, width * c, period):
@@ -98,7 +98,7 @@ def _loop(x, weight, bias, y, offset, phases, strides):  # type: ignore[no-untyp
         row = line - image * p
         # the phases of this output row: those that start at row % out_y
         for f in range(len(phases)):
-            top, left, _, width, first, last, _, _ = phases[f]
+            top, left, _, width, first, last, _ = phases[f]
             if top != row % out_y:
                 continue
             i = row // out_y

@@ -26,7 +26,6 @@ from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import TALL, clear, columns, copy, covered, lanes, rows, strip
 
 DEPTH = 768  # columns of a panel, about: rows of weights that stay in the second-level cache
-FEW_PIXELS = 4 * TALL  # so few read each weight about once: reordering them would not pay
 PANEL_BYTES = 256 * 1024  # of one thread's second-level cache; the rest is for the weights
 
 
@@ -61,17 +60,13 @@ def along_taps(
     order = taps.order
     if merged == 1:  # each tap meets one read: bring them into that order
         by_tap, order = contiguous(by_tap, order[:, 0]), np.arange(reads)[:, None]
-    weights = contiguous(by_tap)
-    pixels = n * int((taps.phases[:, 2] * taps.phases[:, 3]).max())
-    row = k  # of weights, in memory
-    if groups > 1 or k % wide or taps.out_stride != (1, 1) or pixels > FEW_PIXELS:
-        weights, row = _packed(weights, order, groups, blocks, wide), wide
+    weights = _packed(contiguous(by_tap), order, groups, blocks, wide)
     start = np.zeros((groups, blocks * wide), x.dtype)
     start[:, : k * merged] = np.tile(bias.reshape(groups, k), merged)
     panels = workspace.empty((threads, size * depth), x.dtype)
     edges = workspace.empty((threads, size * blocks * wide), x.dtype)
     _multiply_loop(
-        x, weights.reshape(-1), row, start.reshape(-1), y, taps.offset, taps.run, taps.phases,
+        x, weights.reshape(-1), start.reshape(-1), y, taps.offset, taps.run, taps.phases,
         taps.in_stride, taps.out_stride, work, panels, edges, blocks, k, wide,
         wide > lanes(x.dtype), taps.out_stride == (1, 1), direct, _taps_at_once(c),
         x.dtype.type(floor),
@@ -103,25 +98,26 @@ def _shares(
 ) -> np.ndarray:
     """The work in pieces: (group, phase, first pixel, pixels, first block, last block + 1) each.
 
-    Where there are fewer pieces of pixels than threads, the blocks of columns are shared out too.
+    Where pieces of pixels are few, threads share the blocks of columns, or else there are as many
+    pieces for each: every thread gets one run of the list, so what is alike stands far apart.
     """
-    pieces: list[tuple[int, ...]] = []
-    for f, (_, _, height, width, _, _, together, _) in enumerate(taps.phases.tolist()):
-        total = n * height * width
-        if total == 0:
-            continue
-        even = rows(-(-total // -(-total // size)))  # pieces of about one size
-        first = range(0, total, even)
-        blocks = -(-k * together // wide)
-        count = len(first) * len(taps.phases) * groups
-        shares = 1 if count >= threads else min(blocks, -(-4 * threads // count))
-        cuts = [blocks * i // shares for i in range(shares + 1)]
-        pieces += [
-            (g, f, pixel, min(even, total - pixel), low, high)
-            for g in range(groups)
-            for low, high in zip(cuts[:-1], cuts[1:], strict=True)
-            for pixel in first
-        ]
+    pixels = (n * taps.phases[:, 2] * taps.phases[:, 3]).tolist()
+    blocks = (-(-k * taps.phases[:, 6] // wide)).tolist()
+    counts = [-(-total // size) for total in pixels]
+    few = groups * sum(counts) < 4 * threads
+    by_columns = few and all(count % threads == 0 for count in blocks)
+    if few and not by_columns:
+        counts = [-(-count // threads) * threads for count in counts]
+    pieces = []
+    for share in range(threads if by_columns else 1):
+        for g in range(groups):
+            for f, (total, count, all_blocks) in enumerate(zip(pixels, counts, blocks)):
+                width = all_blocks // threads if by_columns else all_blocks
+                even = rows(-(-total // max(1, count)))  # pieces of about one size
+                pieces += [
+                    (g, f, pixel, min(even, total - pixel), share * width, (share + 1) * width)
+                    for pixel in range(0, total, max(1, even))
+                ]
     return np.array(pieces, np.int64)
 
 
@@ -146,11 +142,8 @@ def _pack_loop(by_tap, order, packed, k):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def fill_panel(x, c0, c, offset, run, first, last, grid, steps, above, pixel, count, panel, row):  # type: ignore[no-untyped-def]
-    """im2col of ``count`` pixels of the grid, from number ``pixel`` on, ``row`` elements apart.
-
-    The grid's first row is number ``above`` of those that the offsets count from.
-    """
+def fill_panel(x, c0, c, offset, run, first, last, grid, steps, pixel, count, panel, row):  # type: ignore[no-untyped-def]
+    """im2col of ``count`` pixels of the grid, from number ``pixel`` on, ``row`` elements apart."""
     _, h, w, channels = x.shape
     (height, width), (step_y, step_x) = grid, steps
     joined = c == channels  # neighbouring taps read neighbouring memory
@@ -162,7 +155,7 @@ def fill_panel(x, c0, c, offset, run, first, last, grid, steps, above, pixel, co
         to = m * row
         t = first
         while t < last:
-            y = (above + i) * step_y + offset[t, 0]
+            y = i * step_y + offset[t, 0]
             z = j * step_x + offset[t, 1]
             taps = min(run[t], last - t) if joined else 1
             if y < 0 or y >= h:
@@ -187,7 +180,7 @@ def fill_panel(x, c0, c, offset, run, first, last, grid, steps, above, pixel, co
 
 @njit(cache=True, nogil=True, parallel=True)
 def _multiply_loop(  # type: ignore[no-untyped-def]
-    x, weights, b_row, start, y, offset, run, phases, steps, out_steps, work, panels, edges,
+    x, weights, start, y, offset, run, phases, steps, out_steps, work, panels, edges,
     blocks, k, wide, two, dense, direct, taps_at_once, floor,
 ):  # fmt: skip
     out_y, out_x = out_steps
@@ -196,10 +189,9 @@ def _multiply_loop(  # type: ignore[no-untyped-def]
     reads = len(offset)
     for item in prange(len(work)):
         g, f, pixel, count, low, high = work[item]
-        top, left, height, width, first, last, together, above = phases[f]
+        top, left, height, width, first, last, together = phases[f]
         panel, edge = panels[nb.get_thread_id()], edges[nb.get_thread_id()]
-        whole = height == y.shape[1] and width == y.shape[2]
-        inner = dense and whole and covered(count) == count
+        inner = dense and covered(count) == count
         first_column, total = low * wide, min(high * wide, together * k) - low * wide
         across = (high - low) * wide  # of a row of edge
         pieces = max(1, (last - first + taps_at_once - 1) // taps_at_once)
@@ -210,15 +202,13 @@ def _multiply_loop(  # type: ignore[no-untyped-def]
             read = direct and covered(count) == count  # a tile that hangs over would leave x
             if not read:
                 fill_panel(
-                    x, g * c, c, offset, run, begin, end, (height, width), steps, above, pixel,
-                    count, panel, depth,
+                    x, g * c, c, offset, run, begin, end, (height, width), steps, pixel, count,
+                    panel, depth,
                 )  # fmt: skip
             source, at = (flat_x, pixel * c) if read else (panel, 0)
             least = floor if piece == pieces - 1 else x.dtype.type(-np.inf)
             for j in range(low, high):
                 at_weights = ((g * blocks + j) * reads + begin) * c * wide
-                if b_row != wide:  # not packed: a block is some columns of a matrix
-                    at_weights = begin * c * b_row + j * wide
                 straight = inner and (j + 1) * wide <= k
                 target, to, row = edge, (j - low) * wide, across
                 if straight:
@@ -227,7 +217,7 @@ def _multiply_loop(  # type: ignore[no-untyped-def]
                 if piece == 0:
                     before, at_before, before_row = start, (g * blocks + j) * wide, 0
                 strip(
-                    source, at, depth, 1, weights, at_weights, b_row,
+                    source, at, depth, 1, weights, at_weights, wide,
                     before, at_before, before_row, target, to, row, depth, count, two, least,
                 )  # fmt: skip
         if inner and total == across:

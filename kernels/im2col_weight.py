@@ -92,7 +92,7 @@ def _weight_loop(  # type: ignore[no-untyped-def]
         for pixel in range(begin, end, PIXELS):
             count = min(PIXELS, end - pixel)
             fill_panel(
-                x, g * c, c, offset, run, first, last, (p, q), steps, 0, pixel, count, panel, depth
+                x, g * c, c, offset, run, first, last, (p, q), steps, pixel, count, panel, depth
             )  # fmt: skip
             source, at, row = flat_dy, pixel * all_k, all_k
             if groups > 1 or across != k:  # whole vectors are read: leave a margin of zeros

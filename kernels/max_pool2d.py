@@ -2,11 +2,15 @@
 
     y[n, p, q, c] = max over the window's (r, s) of x[n, p·stride + r·dilation − padding, …, c]
 
-The forward pass remembers which pixel won: ``index[n, p, q, c]`` = h·W + w, the first of the window
+The forward pass remembers which tap of the window won: ``index[n, p, q, c]`` = r·S + s, the first
 in reading order at a tie; NaN wins over every number. (A dilated window may straddle the picture
-and see nothing of it: then y is −∞, index −1, and no pixel gets its gradient.) The backward pass is
-a gather as well: each input pixel looks at the windows that cover it and adds the gradients of
+and see nothing of it: then y is −∞, index 255, and no pixel gets its gradient.) The backward pass
+is a gather as well: each input pixel looks at the windows that cover it and adds the gradients of
 those that it won. So no two threads ever write to the same place, and the sum has one order.
+
+2×2 windows side by side that fill the picture, which is what an FCN pools with, have loops of their
+own: four pixels and no questions. There, too, each input pixel belongs to one window alone, and the
+backward pass writes it once.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ from minifcn import device
 from minifcn.kernels import workspace
 from minifcn.kernels.taps import Pair
 
+NOWHERE = 255  # the index of a window that sees nothing of the picture
+
 
 def max_pool2d(
     x: np.ndarray, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair
@@ -26,8 +32,12 @@ def max_pool2d(
     if device.is_reference():
         return _max_pool2d_numpy(x, kernel, stride, padding, dilation, out)
     y = workspace.empty((x.shape[0], *out, x.shape[3]), x.dtype)
-    index = workspace.empty(y.shape, np.int32)
-    if y.size:
+    index = workspace.empty(y.shape, _index_type(kernel))
+    if not y.size:
+        pass
+    elif _tiles(x.shape[1:3], kernel, stride, padding, out):
+        _max_pool_tiles_numba(x, y, index)
+    else:
         _max_pool2d_numba(x, y, index, kernel, stride, padding, dilation)
     return y, index
 
@@ -43,19 +53,35 @@ def max_unpool2d(
 ) -> np.ndarray:
     """dx (N, *size, C): dy (N, P, Q, C) added at the pixels that ``index`` names."""
     if device.is_reference():
-        return _max_unpool2d_numpy(dy, index, size)
+        return _max_unpool2d_numpy(dy, index, size, kernel, stride, padding, dilation)
     dx = workspace.empty((dy.shape[0], *size, dy.shape[3]), dy.dtype)
-    if dx.size:
+    if not dx.size:
+        pass
+    elif _tiles(size, kernel, stride, padding, dy.shape[1:3]):
+        _max_unpool_tiles_numba(dy, index, dx)
+    else:
         _max_unpool2d_numba(dy, index, dx, kernel, stride, padding, dilation)
     return dx
 
 
-def take_pixels(x: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """x[n, index[n, p, q, c], c]: the adjoint of `max_unpool2d` (N, H, W, C) → (N, P, Q, C)."""
+def take_pixels(
+    x: np.ndarray, index: np.ndarray, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> np.ndarray:
+    """The winners' pixels of x: the adjoint of `max_unpool2d` (N, H, W, C) → (N, P, Q, C)."""
+    at = _pixels(index, x.shape[1:3], kernel, stride, padding, dilation)
     n, h, w, c = x.shape
-    flat = index.reshape(n, index.shape[1] * index.shape[2], c)
+    flat = at.reshape(n, at.shape[1] * at.shape[2], c)
     taken = np.take_along_axis(x.reshape(n, h * w, c), np.maximum(flat, 0), axis=1)
     return np.where(flat < 0, x.dtype.type(0), taken).reshape(index.shape)
+
+
+def _tiles(size: Pair, kernel: Pair, stride: Pair, padding: Pair, out: Pair) -> bool:
+    """Whether the windows are 2×2, side by side, and fill the picture."""
+    return kernel == stride == (2, 2) and padding == (0, 0) and size == (2 * out[0], 2 * out[1])
+
+
+def _index_type(kernel: Pair) -> type:
+    return np.uint8 if kernel[0] * kernel[1] <= NOWHERE else np.int32
 
 
 # -- the definition ------------------------------------------------------------------------------
@@ -66,29 +92,51 @@ def _max_pool2d_numpy(
 ) -> tuple[np.ndarray, np.ndarray]:
     n, h, w, c = x.shape
     y = np.full((n, *out, c), -np.inf, x.dtype)
-    index = np.full(y.shape, -1, np.int32)
+    index = np.full(y.shape, NOWHERE, _index_type(kernel))
+    seen = np.zeros((1, *out, 1), bool)
     p, q = np.arange(out[0]), np.arange(out[1])
     for r in range(kernel[0]):
         for s in range(kernel[1]):
             rows = p * stride[0] + r * dilation[0] - padding[0]
             cols = q * stride[1] + s * dilation[1] - padding[1]
-            inside = ((rows >= 0) & (rows < h))[:, None] & ((cols >= 0) & (cols < w))
-            at = np.where(inside, rows[:, None] * w + cols, 0)
+            inside = (((rows >= 0) & (rows < h))[:, None] & ((cols >= 0) & (cols < w)))[..., None]
+            at = np.where(inside[..., 0], rows[:, None] * w + cols, 0)
             value = x.reshape(n, h * w, c)[:, at]
             # strictly larger, so that the first wins; ~(value <= y) would let NaN in, and keep it
-            wins = (value > y) | (np.isnan(value) & ~np.isnan(y)) | (index < 0)
-            wins &= inside[:, :, None]
+            wins = inside & ((value > y) | (np.isnan(value) & ~np.isnan(y)) | ~seen)
             y = np.where(wins, value, y)
-            index = np.where(wins, at[:, :, None].astype(np.int32), index)
+            index = np.where(wins, index.dtype.type(r * kernel[1] + s), index)
+            seen |= inside
     return y, index
 
 
-def _max_unpool2d_numpy(dy: np.ndarray, index: np.ndarray, size: Pair) -> np.ndarray:
+def _max_unpool2d_numpy(
+    dy: np.ndarray,
+    index: np.ndarray,
+    size: Pair,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+) -> np.ndarray:
     n, _, _, c = dy.shape
-    dx = np.zeros((n, size[0] * size[1] + 1, c), dy.dtype)  # index −1 falls on the extra pixel
+    at = _pixels(index, size, kernel, stride, padding, dilation)
+    dx = np.zeros((n, size[0] * size[1] + 1, c), dy.dtype)  # pixel −1 is the extra one
     image, channel = np.arange(n)[:, None, None, None], np.arange(c)
-    np.add.at(dx, (image, index, channel), dy)
+    np.add.at(dx, (image, at, channel), dy)
     return dx[:, :-1].reshape(n, *size, c)
+
+
+def _pixels(
+    index: np.ndarray, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> np.ndarray:
+    """The number h·W + w of the pixel that each window's winner is, −1 for none."""
+    r, s = np.divmod(index.astype(np.int64), kernel[1])
+    p, q = np.arange(index.shape[1])[:, None, None], np.arange(index.shape[2])[:, None]
+    rows = p * stride[0] + r * dilation[0] - padding[0]
+    cols = q * stride[1] + s * dilation[1] - padding[1]
+    nowhere = (index == NOWHERE) & (NOWHERE >= kernel[0] * kernel[1])
+    return np.where(nowhere, -1, rows * size[1] + cols)
 
 
 # -- the fast reading ----------------------------------------------------------------------------
@@ -113,7 +161,7 @@ def _max_pool2d_numba(x, y, index, kernel, stride, padding, dilation):  # type: 
                     if b < 0 or b >= w:
                         continue
                     value = x[image, a, b]
-                    at = np.int32(a * w + b)
+                    at = index.dtype.type(r * kernel[1] + s)
                     if first:
                         for e in range(c):
                             best[e] = value[e]
@@ -127,20 +175,20 @@ def _max_pool2d_numba(x, y, index, kernel, stride, padding, dilation):  # type: 
                             where[e] = at if wins else where[e]
             if first:
                 best[:] = -np.inf
-                where[:] = -1
+                where[:] = NOWHERE
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def _max_unpool2d_numba(dy, index, dx, kernel, stride, padding, dilation):  # type: ignore[no-untyped-def]
     n, h, w, c = dx.shape
     _, p, q, _ = dy.shape
+    zero = dy.dtype.type(0)
     for line in prange(n * h):
         image = line // h
         a = line - image * h
         for b in range(w):
             total = dx[image, a, b]
             total[:] = 0
-            at = a * w + b
             for r in range(kernel[0]):
                 up = a + padding[0] - r * dilation[0]
                 i = up // stride[0]
@@ -152,5 +200,44 @@ def _max_unpool2d_numba(dy, index, dx, kernel, stride, padding, dilation):  # ty
                     if left < 0 or j >= q or j * stride[1] != left:
                         continue
                     grad, where = dy[image, i, j], index[image, i, j]
+                    tap = r * kernel[1] + s
                     for e in range(c):
-                        total[e] += grad[e] if where[e] == at else 0
+                        total[e] += grad[e] if where[e] == tap else zero
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _max_pool_tiles_numba(x, y, index):  # type: ignore[no-untyped-def]
+    n, p, q, c = y.shape
+    for line in prange(n * p):
+        image = line // p
+        row = line - image * p
+        for j in range(q):
+            x00, x01 = x[image, 2 * row, 2 * j], x[image, 2 * row, 2 * j + 1]
+            x10, x11 = x[image, 2 * row + 1, 2 * j], x[image, 2 * row + 1, 2 * j + 1]
+            best, where = y[image, row, j], index[image, row, j]
+            for e in range(c):
+                value, tap = x00[e], np.uint8(0)
+                # not (next ≤ value): larger or NaN; and a NaN already there stays
+                if value == value and not x01[e] <= value:
+                    value, tap = x01[e], np.uint8(1)
+                if value == value and not x10[e] <= value:
+                    value, tap = x10[e], np.uint8(2)
+                if value == value and not x11[e] <= value:
+                    value, tap = x11[e], np.uint8(3)
+                best[e] = value
+                where[e] = tap
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _max_unpool_tiles_numba(dy, index, dx):  # type: ignore[no-untyped-def]
+    n, p, q, c = dy.shape
+    zero = dy.dtype.type(0)
+    for line in prange(n * p):
+        image = line // p
+        row = line - image * p
+        for j in range(q):
+            grad, where = dy[image, row, j], index[image, row, j]
+            for tap in range(4):
+                target = dx[image, 2 * row + tap // 2, 2 * j + tap % 2]
+                for e in range(c):
+                    target[e] = grad[e] if where[e] == tap else zero

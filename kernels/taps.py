@@ -21,13 +21,12 @@ at once, and the matrix product under them is that much wider.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 Pair = tuple[int, int]
-WORTH_TRIMMING = 0.85  # leave rows of taps out where at most this share of the work remains
 
 
 @dataclass(frozen=True, eq=False)  # equal only to itself, so that plans can be kept for it
@@ -38,9 +37,8 @@ class Taps:
         order: for each read, the kernel elements r·S + s that it meets: one a merged phase,
             (reads, merged).
         offset: for each of them (row, column) of the first pixel that it reads, (reads, 2).
-        phases: (phases, 8): first output row and column, rows and columns of its grid, its first
-            and last + 1 position in ``offset``, how many phases were merged in it, and how many
-            rows of the whole grid, which the offsets count from, lie above its own.
+        phases: (phases, 7): first output row and column, rows and columns of its grid, its first
+            and last + 1 position in ``offset``, and how many phases were merged in it.
         run: how many reads from each one on, in its phase, take neighbouring pixels of a row: a run
             of n at pixel z is n·C contiguous elements of the picture, (reads,).
         in_stride: pixels between the reads of neighbouring results of one phase.
@@ -56,40 +54,21 @@ class Taps:
 
 
 @lru_cache(maxsize=1024)  # a net asks for the same few at every step
-def convolution(
-    kernel: Pair,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    out: Pair,
-    height: int | None = None,
-) -> Taps:
-    """The taps of a convolution with ``kernel`` (R, S) and output size ``out`` (P, Q).
-
-    Where the ``height`` of the input is given, taps that read only padding may be left out.
-    """
+def convolution(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair) -> Taps:
+    """The taps of a convolution with ``kernel`` (R, S) and output size ``out`` (P, Q)."""
     rows = np.arange(kernel[0]) * dilation[0] - padding[0]
     columns = np.arange(kernel[1]) * dilation[1] - padding[1]
     offset = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
-    phases = np.array([[0, 0, *out, 0, len(offset), 1, 0]], np.int64)
+    phases = np.array([[0, 0, *out, 0, len(offset), 1]], np.int64)
     order = np.arange(len(offset))[:, None]
-    return _trimmed(Taps(order, offset, phases, _runs(offset, phases), stride, (1, 1)), height)
+    return Taps(order, offset, phases, _runs(offset, phases), stride, (1, 1))
 
 
 @lru_cache(maxsize=1024)
 def transposed(
-    kernel: Pair,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    out: Pair,
-    height: int | None = None,
-    merged: bool = False,
+    kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair, merged: bool = False
 ) -> Taps:
-    """The taps of a transposed convolution: ``kernel`` (R, S) and output size ``out`` (H, W).
-
-    Where the ``height`` of the input is given, taps that read only padding may be left out.
-    """
+    """The taps of a transposed convolution: ``kernel`` (R, S) and output size ``out`` (H, W)."""
 
     def reads(axis: int, phase: int) -> list[Pair]:
         """(tap, first input pixel) of the taps that this phase uses along one axis."""
@@ -112,11 +91,11 @@ def transposed(
                     order.append(elements + [0] * (most - len(elements)))
                     offset.append((y, columns[0][tap][1]))
             grid = -(-(out[0] - a) // stride[0]), -(-(out[1] - b) // stride[1])
-            phases.append([a, b, *grid, first, len(order), len(columns), 0])
+            phases.append([a, b, *grid, first, len(order), len(columns)])
     table = np.array(offset, np.int64).reshape(-1, 2)
-    grids = np.array(phases, np.int64).reshape(-1, 8)
+    grids = np.array(phases, np.int64).reshape(-1, 7)
     elements = np.array(order, np.int64).reshape(-1, most)
-    return _trimmed(Taps(elements, table, grids, _runs(table, grids), (1, 1), stride), height)
+    return Taps(elements, table, grids, _runs(table, grids), (1, 1), stride)
 
 
 def _together(
@@ -134,36 +113,6 @@ def _together(
                 continue
         found.append((b, [column]))
     return found
-
-
-def _trimmed(taps: Taps, height: int | None) -> Taps:
-    """The same without taps that would read only rows of padding, where that saves enough work.
-
-    A 7×7 kernel over a map of 4×4 has four of its seven rows on the map at most. Rows of a grid
-    that share their taps become a phase of their own.
-    """
-    if height is None:
-        return taps
-    phases: list[list[int]] = []
-    for top, left, rows, columns, first, last, together, _ in taps.phases.tolist():
-        for i in range(rows):
-            y = taps.offset[first:last, 0] + i * taps.in_stride[0]
-            inside = np.flatnonzero((y >= 0) & (y < height))
-            low, high = (inside[0], inside[-1] + 1) if len(inside) else (0, 0)
-            row = top + i * taps.out_stride[0]
-            here = [row, left, 1, columns, first + int(low), first + int(high)]
-            if i and phases[-1][4:6] == here[4:6]:
-                phases[-1][2] += 1
-            else:
-                phases.append([*here, together, i])
-    grids = np.array(phases, np.int64).reshape(-1, 8)
-    if _work(grids) > WORTH_TRIMMING * _work(taps.phases):
-        return taps
-    return replace(taps, phases=grids)
-
-
-def _work(phases: np.ndarray) -> int:
-    return int((phases[:, 2] * phases[:, 3] * (phases[:, 5] - phases[:, 4]) * phases[:, 6]).sum())
 
 
 def _runs(offset: np.ndarray, phases: np.ndarray) -> np.ndarray:

@@ -17,8 +17,11 @@ The gradient for w is the same with the roles exchanged: d and dy are transforme
 
     dg = Gᵀ [ Σ_tiles (Bᵀ d B) ⊙ (A dy Aᵀ) ] G
 
-Arrays as in `conv2d`; weights come and go by tap, (9, C, K). Infinity in the input becomes NaN in
-the results around it (∞ − ∞), here as in every fast convolution.
+With dilation d, the pixels d apart are d² pictures by themselves, each with an ordinary
+convolution. Groups are so many convolutions beside each other.
+
+Arrays as in `conv2d`; weights come and go by tap, (9, C/groups, K). Infinity in the input becomes
+NaN in the results around it (∞ − ∞), here as in every fast convolution.
 
 Sources: Winograd, "Arithmetic Complexity of Computations", SIAM 1980; Lavin and Gray, "Fast
 Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.
@@ -91,64 +94,79 @@ def conv(
     by_tap: np.ndarray,
     bias: np.ndarray,
     padding: Pair,
+    dilation: Pair,
+    groups: int,
     out: Pair,
     m: int,
     floor: float = -np.inf,
     flipped: bool = False,
 ) -> np.ndarray:
-    """max(floor, b + x * w): x (N, H, W, C), by_tap (9, C, K), bias (K,) → (N, *out, K).
+    """max(floor, b + x * w), (N, *out, K).
 
-    ``padding`` is above and to the left, and may be negative (rows and columns that are left out).
-    ``flipped`` takes the taps in the opposite order: the last meets the upper left pixel.
+    x is (N, H, W, C), by_tap (9, C/groups, K) and bias (K,). ``padding`` is above and to the left,
+    and may be negative (rows and columns that are left out). ``flipped`` takes the taps in the
+    opposite order: the last meets the upper left pixel.
     """
-    n, (p, q), (c, k) = x.shape[0], out, by_tap.shape[1:]
-    y = workspace.empty((n, p, q, k), x.dtype)
+    n, c, k = x.shape[0], by_tap.shape[1], by_tap.shape[2] // groups
+    y = workspace.empty((n, *out, groups * k), x.dtype)
     wide = columns(x.dtype, k)
     blocks, deep, line = -(-k // wide), _whole(c, x.dtype), LINE // x.itemsize
     frequencies = (m + 2) ** 2
     # one row of weights more than needed: streams a power of two apart would share a cache set
-    weights = workspace.empty((blocks, frequencies, c + 1, wide), x.dtype)
-    start = np.zeros((blocks * wide,), x.dtype)
-    start[:k] = bias
-    filters = _padded(by_tap, blocks * wide)
-    vectors = wide // lanes(x.dtype)
+    weights = workspace.empty((groups * blocks, frequencies, c + 1, wide), x.dtype)
+    start = np.zeros((groups, blocks * wide), x.dtype)
+    start[:, :k] = bias.reshape(groups, k)
+    filters, vectors = _padded(by_tap, groups, blocks * wide), wide // lanes(x.dtype)
     _weights_loop(filters, weights.reshape(-1), c, wide, vectors, m == 4, flipped)
 
-    tiles = n * -(-p // m) * -(-q // m)
     threads = nb.get_num_threads()
     size = frequencies * x.itemsize * (deep + wide)
     chunk = max(PATCHES_BYTES // size, min(96, 12 * c // 32), TALL)
-    chunk = _even(tiles, chunk, threads)
+    chunk = _even(_tiles(n, out, dilation, m), chunk, threads)
     room = rows(chunk) + TALL
     patches = workspace.empty((threads, frequencies, room * deep + line), x.dtype)
     products = workspace.empty((threads, frequencies, room * wide + line), x.dtype)
     edges = workspace.empty((threads, frequencies * max(deep, wide)), x.dtype)
     _conv_loop(
-        x, weights.reshape(-1), start, y, patches, products, edges,
-        padding, chunk, c, wide, wide > lanes(x.dtype), m == 4, x.dtype.type(floor),
+        x, weights.reshape(-1), start.reshape(-1), y, patches, products, edges, padding, dilation,
+        chunk, c, k, wide, wide > lanes(x.dtype), m == 4, x.dtype.type(floor),
     )  # fmt: skip
     return y
 
 
-def weight(x: np.ndarray, dy: np.ndarray, padding: Pair, m: int) -> np.ndarray:
-    """dL/dw by tap (9, C, K) from x (N, H, W, C) and dL/dy = dy (N, P, Q, K)."""
-    (n, p, q, k), c = dy.shape, x.shape[3]
+def weight(
+    x: np.ndarray, dy: np.ndarray, padding: Pair, dilation: Pair, groups: int, m: int
+) -> np.ndarray:
+    """dL/dw by tap (9, C/groups, K) from x (N, H, W, C) and dL/dy = dy (N, P, Q, K)."""
+    n, c, k = x.shape[0], x.shape[3] // groups, dy.shape[3] // groups
     wide = columns(x.dtype, k)
     blocks, deep, line = -(-k // wide), _whole(c, x.dtype), LINE // x.itemsize
     frequencies = (m + 2) ** 2
-    tiles = n * -(-p // m) * -(-q // m)
     chunk = GRADIENT_BYTES // (frequencies * x.itemsize * (deep + blocks * wide))
-    chunk = min(max(chunk, 64), 512, tiles)
+    chunk = min(max(chunk, 64), 512, _tiles(n, dy.shape[1:3], dilation, m))
     patches = workspace.empty((frequencies, chunk * deep + TALL + line), x.dtype)
     gradients = workspace.empty((frequencies, blocks * chunk * wide + line), x.dtype)
     sums = workspace.empty((frequencies, (rows(c) + 1) * blocks * wide), x.dtype)
     edges = workspace.empty((nb.get_num_threads(), frequencies * max(deep, blocks * wide)), x.dtype)
-    by_tap = np.empty((9, c, blocks * wide), x.dtype)
-    _weight_loop(
-        x, dy, patches, gradients, sums, edges, by_tap,
-        padding, chunk, wide, wide > lanes(x.dtype), m == 4,
-    )  # fmt: skip
-    return by_tap[:, :, :k]
+    by_tap = np.empty((9, c, groups * blocks * wide), x.dtype)
+    for group in range(groups):
+        _weight_loop(
+            x, dy, patches, gradients, sums, edges, by_tap, padding, dilation, group, groups,
+            chunk, wide, wide > lanes(x.dtype), m == 4,
+        )  # fmt: skip
+    if k == blocks * wide:
+        return by_tap
+    whole = by_tap.reshape(9, c, groups, blocks * wide)
+    return whole[:, :, :, :k].reshape(9, c, groups * k)
+
+
+def _tiles(n: int, out: Pair, dilation: Pair, m: int) -> int:
+    """How many tiles there are: with dilation d, the pixels d apart are a picture by themselves."""
+    tiles = n
+    for size, apart in zip(out, dilation, strict=True):
+        own = -(-size // apart)
+        tiles *= apart * -(-own // m)
+    return tiles
 
 
 def _whole(channels: int, dtype: np.dtype) -> int:
@@ -156,13 +174,13 @@ def _whole(channels: int, dtype: np.dtype) -> int:
     return -(-channels // lanes(dtype)) * lanes(dtype)
 
 
-def _padded(by_tap: np.ndarray, wide: int) -> np.ndarray:
-    """by_tap as one row, each row of output channels filled up with zeros to ``wide``."""
+def _padded(by_tap: np.ndarray, groups: int, wide: int) -> np.ndarray:
+    """by_tap as one row, each group's output channels filled up with zeros to ``wide``."""
     taps, c, k = by_tap.shape
-    if k == wide:
+    if k == groups * wide:
         return contiguous(by_tap).reshape(-1)
-    padded = np.zeros((taps, c, wide), by_tap.dtype)
-    padded[:, :, :k] = by_tap
+    padded = np.zeros((taps, c, groups, wide), by_tap.dtype)
+    padded[:, :, :, : k // groups] = by_tap.reshape(taps, c, groups, k // groups)
     return padded.reshape(-1)
 
 
@@ -190,206 +208,189 @@ def _weights_loop(by_tap, weights, channels, wide, vectors, four, flipped):  # t
 
 
 @njit(cache=True, nogil=True)
-def _patch(x, image, top, left, size, edge, deep):  # type: ignore[no-untyped-def]
-    """The size × size pixels at (top, left), zeros outside x, in ``edge`` (size, size, deep)."""
-    _, h, w, c = x.shape
+def _place(tile, p, q, dilation, m):  # type: ignore[no-untyped-def]
+    """The picture and the first row and column of the results of a tile."""
+    down = ((p + dilation[0] - 1) // dilation[0] + m - 1) // m
+    across = ((q + dilation[1] - 1) // dilation[1] + m - 1) // m
+    phase, at = tile // (down * across), tile % (down * across)
+    image, phase = phase // (dilation[0] * dilation[1]), phase % (dilation[0] * dilation[1])
+    row = phase // dilation[1] + at // across * m * dilation[0]
+    return image, row, phase % dilation[1] + at % across * m * dilation[1]
+
+
+@njit(cache=True, nogil=True)
+def _patch(x, image, top, left, dilation, size, channel, c, edge, deep):  # type: ignore[no-untyped-def]
+    """size × size pixels from (top, left) on, zeros outside x, in ``edge`` (size, size, deep)."""
+    _, h, w, channels = x.shape
     flat = x.reshape(-1)
-    first = min(max(-left, 0), size)
-    last = max(min(size, w - left), first)
     for i in range(size):
-        y = top + i
-        at = i * size * deep
-        if y < 0 or y >= h or last == first:
-            clear(edge, at, size * deep)
-            continue
-        clear(edge, at, first * deep)
-        source = ((image * h + y) * w + left) * c
-        if c == deep:
-            copy(edge, at + first * c, flat, source + first * c, (last - first) * c)
-        else:
-            for j in range(first, last):
-                copy(edge, at + j * deep, flat, source + j * c, c)
-                clear(edge, at + j * deep + c, deep - c)
-        clear(edge, at + last * deep, (size - last) * deep)
+        y = top + i * dilation[0]
+        for j in range(size):
+            z = left + j * dilation[1]
+            at = (i * size + j) * deep
+            if y < 0 or y >= h or z < 0 or z >= w:
+                clear(edge, at, deep)
+            else:
+                copy(edge, at, flat, ((image * h + y) * w + z) * channels + channel, c)
+                clear(edge, at + c, deep - c)
+
+
+@njit(cache=True, nogil=True)
+def _transformed(  # type: ignore[no-untyped-def]
+    x, image, top, left, dilation, channel, c, deep, vectors, edge, target, to, apart, four
+):
+    """Bᵀ d B of one patch, its frequencies ``apart``: from x where all of it lies inside."""
+    _, h, w, channels = x.shape
+    n = 6 if four else 4
+    last_row, last_column = top + (n - 1) * dilation[0], left + (n - 1) * dilation[1]
+    source, at = x.reshape(-1), ((image * h + top) * w + left) * channels + channel
+    row, column = dilation[0] * w * channels, dilation[1] * channels
+    if top < 0 or left < 0 or last_row >= h or last_column >= w or c != deep:
+        _patch(x, image, top, left, dilation, n, channel, c, edge, deep)
+        source, at, row, column = edge, 0, n * deep, deep
+    if four:
+        _picture_4(source, at, row, column, target, to, n * apart, apart, vectors)
+    else:
+        _picture_2(source, at, row, column, target, to, n * apart, apart, vectors)
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def _conv_loop(  # type: ignore[no-untyped-def]
-    x, weights, start, y, patches, products, edges, padding, chunk, c, wide, two, four, floor
-):
-    _, h, w, _ = x.shape
-    images, p, q, k = y.shape
+    x, weights, start, y, patches, products, edges, padding, dilation, chunk, c, k, wide, two,
+    four, floor,
+):  # fmt: skip
+    images, p, q, all_k = y.shape
+    groups, blocks = all_k // k, (k + wide - 1) // wide
     m, n = (4, 6) if four else (2, 4)
-    across = (q + m - 1) // m
-    area = (p + m - 1) // m * across
-    tiles = images * area
+    down = ((p + dilation[0] - 1) // dilation[0] + m - 1) // m
+    across = ((q + dilation[1] - 1) // dilation[1] + m - 1) // m
+    tiles = images * dilation[0] * dilation[1] * down * across
+    chunks = (tiles + chunk - 1) // chunk
     lanes = wide // 2 if two else wide
     deep = (c + lanes - 1) // lanes * lanes
-    zeros = np.zeros(wide, x.dtype)
-    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    for block in prange((tiles + chunk - 1) // chunk):
+    flat_y = y.reshape(-1)
+    for item in prange(groups * chunks):
+        group, first = item // chunks, item % chunks * chunk
+        count = min(chunk, tiles - first)
         patch, product = patches[nb.get_thread_id()], products[nb.get_thread_id()]
         edge = edges[nb.get_thread_id()]
-        first, count = block * chunk, min(chunk, tiles - block * chunk)
+        zeros = np.zeros(wide, x.dtype)
         apart, between = patch.shape[1], product.shape[1]
         flat_patch, flat_product = patch.reshape(-1), product.reshape(-1)
         for t in range(count):
-            image, tile = (first + t) // area, (first + t) % area
-            top, left = tile // across * m - padding[0], tile % across * m - padding[1]
-            if top >= 0 and left >= 0 and top + n <= h and left + n <= w and c == deep:
-                source, at, row = flat_x, ((image * h + top) * w + left) * c, w * c
-            else:
-                _patch(x, image, top, left, n, edge, deep)
-                source, at, row = edge, 0, n * deep
-            if four:
-                _picture_4(
-                    source, at, row, deep, flat_patch, t * deep, n * apart, apart, deep // lanes
-                )
-            else:
-                _picture_2(
-                    source, at, row, deep, flat_patch, t * deep, n * apart, apart, deep // lanes
-                )
-        for j in range((k + wide - 1) // wide):
+            image, row, column = _place(first + t, p, q, dilation, m)
+            _transformed(
+                x, image, row - padding[0], column - padding[1], dilation, group * c, c, deep,
+                deep // lanes, edge, flat_patch, t * deep, apart, four,
+            )  # fmt: skip
+        for j in range(blocks):
+            block = group * blocks + j
             for f in range(n * n):
                 strip(
                     flat_patch, f * apart, deep, 1,
-                    weights, (j * n * n + f) * (c + 1) * wide, wide, zeros, 0, 0,
+                    weights, (block * n * n + f) * (c + 1) * wide, wide, zeros, 0, 0,
                     flat_product, f * between, wide, c, count, two, x.dtype.type(-np.inf),
                 )  # fmt: skip
             used = min(wide, k - j * wide)
             for t in range(count):
-                image, tile = (first + t) // area, (first + t) % area
-                top, left = tile // across * m, tile % across * m
-                inside = top + m <= p and left + m <= q and used == wide
-                target = flat_y if inside else edge
-                to = ((image * p + top) * q + left) * k + j * wide if inside else 0
-                row, column = (q * k, k) if inside else (m * wide, wide)
+                image, row, column = _place(first + t, p, q, dilation, m)
+                last_row, last_column = row + (m - 1) * dilation[0], column + (m - 1) * dilation[1]
+                inside = last_row < p and last_column < q and used == wide
+                target, to, to_row, to_column = edge, 0, m * wide, wide
+                if inside:
+                    target, to = flat_y, ((image * p + row) * q + column) * all_k
+                    to += group * k + j * wide
+                    to_row, to_column = dilation[0] * q * all_k, dilation[1] * all_k
                 if four:
                     _result_4(
-                        flat_product, t * wide, n * between, between,
-                        target, to, row, column, wide // lanes, start, j * wide, floor,
+                        flat_product, t * wide, n * between, between, target, to, to_row,
+                        to_column, wide // lanes, start, block * wide, floor,
                     )  # fmt: skip
                 else:
                     _result_2(
-                        flat_product, t * wide, n * between, between,
-                        target, to, row, column, wide // lanes, start, j * wide, floor,
+                        flat_product, t * wide, n * between, between, target, to, to_row,
+                        to_column, wide // lanes, start, block * wide, floor,
                     )  # fmt: skip
                 if not inside:
-                    for r in range(min(m, p - top)):
-                        for s in range(min(m, q - left)):
-                            to = ((image * p + top + r) * q + left + s) * k + j * wide
-                            copy(flat_y, to, edge, (r * m + s) * wide, used)
+                    for r in range(m):
+                        for s in range(m):
+                            i, e = row + r * dilation[0], column + s * dilation[1]
+                            if i < p and e < q:
+                                to = ((image * p + i) * q + e) * all_k + group * k + j * wide
+                                copy(flat_y, to, edge, (r * m + s) * wide, used)
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def _weight_loop(  # type: ignore[no-untyped-def]
-    x, dy, patches, gradients, sums, edges, by_tap, padding, chunk, wide, two, four
-):
-    _, h, w, c = x.shape
-    images, p, q, k = dy.shape
+    x, dy, patches, gradients, sums, edges, by_tap, padding, dilation, group, groups, chunk, wide,
+    two, four,
+):  # fmt: skip
+    c, k = x.shape[3] // groups, dy.shape[3] // groups
+    images, p, q, all_k = dy.shape
     m, n = (4, 6) if four else (2, 4)
-    across = (q + m - 1) // m
-    area = (p + m - 1) // m * across
-    tiles = images * area
+    down = ((p + dilation[0] - 1) // dilation[0] + m - 1) // m
+    across = ((q + dilation[1] - 1) // dilation[1] + m - 1) // m
+    tiles = images * dilation[0] * dilation[1] * down * across
     lanes = wide // 2 if two else wide
     deep = (c + lanes - 1) // lanes * lanes
-    all_k = by_tap.shape[2]
-    zeros = np.zeros(wide, x.dtype)
-    flat_x, flat_dy = x.reshape(-1), dy.reshape(-1)
-    flat_patches, flat_gradients, flat_sums = (
-        patches.reshape(-1),
-        gradients.reshape(-1),
-        sums.reshape(-1),
-    )
+    whole_k = by_tap.shape[2] // groups
+    flat_dy, flat_sums = dy.reshape(-1), sums.reshape(-1)
+    flat_patches, flat_gradients = patches.reshape(-1), gradients.reshape(-1)
     apart, between, step = patches.shape[1], gradients.shape[1], sums.shape[1]
-    group = 4 * TALL  # rows of a piece of work
-    pieces = (c + group - 1) // group
+    work = 4 * TALL  # rows of a piece of work
+    pieces = (c + work - 1) // work
     for block in range((tiles + chunk - 1) // chunk):
         first, count = block * chunk, min(chunk, tiles - block * chunk)
         for t in prange(count):
             edge = edges[nb.get_thread_id()]
-            image, tile = (first + t) // area, (first + t) % area
-            row_m, column_m = tile // across * m, tile % across * m
-            top, left = row_m - padding[0], column_m - padding[1]
-            if top >= 0 and left >= 0 and top + n <= h and left + n <= w and c == deep:
-                source, at, row = flat_x, ((image * h + top) * w + left) * c, w * c
-            else:
-                _patch(x, image, top, left, n, edge, deep)
-                source, at, row = edge, 0, n * deep
-            if four:
-                _picture_4(
-                    source, at, row, deep, flat_patches, t * deep, n * apart, apart, deep // lanes
-                )
-            else:
-                _picture_2(
-                    source, at, row, deep, flat_patches, t * deep, n * apart, apart, deep // lanes
-                )
-            if row_m + m <= p and column_m + m <= q and k == all_k:
-                source, at, row = flat_dy, ((image * p + row_m) * q + column_m) * k, q * k
-            else:
-                _patch(dy, image, row_m, column_m, m, edge, all_k)
-                source, at, row = edge, 0, m * all_k
-            for j in range(all_k // wide):
+            image, top, left = _place(first + t, p, q, dilation, m)
+            _transformed(
+                x, image, top - padding[0], left - padding[1], dilation, group * c, c, deep,
+                deep // lanes, edge, flat_patches, t * deep, apart, four,
+            )  # fmt: skip
+            source, at = flat_dy, ((image * p + top) * q + left) * all_k + group * k
+            row, column = dilation[0] * q * all_k, dilation[1] * all_k
+            inside = top + (m - 1) * dilation[0] < p and left + (m - 1) * dilation[1] < q
+            if not inside or k != whole_k:
+                _patch(dy, image, top, left, dilation, m, group * k, k, edge, whole_k)
+                source, at, row, column = edge, 0, m * whole_k, whole_k
+            for j in range(whole_k // wide):
                 to = (j * chunk + t) * wide
                 if four:
                     _gradient_4(
-                        source,
-                        at + j * wide,
-                        row,
-                        all_k,
-                        flat_gradients,
-                        to,
-                        n * between,
-                        between,
-                        wide // lanes,
-                    )
+                        source, at + j * wide, row, column, flat_gradients, to, n * between,
+                        between, wide // lanes,
+                    )  # fmt: skip
                 else:
                     _gradient_2(
-                        source,
-                        at + j * wide,
-                        row,
-                        all_k,
-                        flat_gradients,
-                        to,
-                        n * between,
-                        between,
-                        wide // lanes,
-                    )
+                        source, at + j * wide, row, column, flat_gradients, to, n * between,
+                        between, wide // lanes,
+                    )  # fmt: skip
         for piece in prange(n * n * pieces):
-            f, low = piece // pieces, piece % pieces * group
-            for j in range(all_k // wide):
-                to = f * step + low * all_k + j * wide
-                before, row = (flat_sums, all_k) if block else (zeros, 0)
+            zeros = np.zeros(wide, x.dtype)
+            f, low = piece // pieces, piece % pieces * work
+            for j in range(whole_k // wide):
+                to = f * step + low * whole_k + j * wide
+                before, at_before, before_row = zeros, 0, 0
+                if block > 0:
+                    before, at_before, before_row = flat_sums, to, whole_k
                 strip(
                     flat_patches, f * apart + low, 1, deep,
                     flat_gradients, f * between + j * chunk * wide, wide,
-                    before, to if block else 0, row,
-                    flat_sums, to, all_k, count, min(group, c - low), two, x.dtype.type(-np.inf),
+                    before, at_before, before_row, flat_sums, to, whole_k,
+                    count, min(work, c - low), two, x.dtype.type(-np.inf),
                 )  # fmt: skip
     flat_taps = by_tap.reshape(-1)
-    tap = c * all_k
     for e in prange(c):
+        to = (e * groups + group) * whole_k
+        tap = c * groups * whole_k
         if four:
             _kernel_4(
-                flat_sums,
-                e * all_k,
-                n * step,
-                step,
-                flat_taps,
-                e * all_k,
-                3 * tap,
-                tap,
-                all_k // lanes,
-            )
+                flat_sums, e * whole_k, n * step, step, flat_taps, to, 3 * tap, tap,
+                whole_k // lanes,
+            )  # fmt: skip
         else:
             _kernel_2(
-                flat_sums,
-                e * all_k,
-                n * step,
-                step,
-                flat_taps,
-                e * all_k,
-                3 * tap,
-                tap,
-                all_k // lanes,
-            )
+                flat_sums, e * whole_k, n * step, step, flat_taps, to, 3 * tap, tap,
+                whole_k // lanes,
+            )  # fmt: skip

@@ -51,9 +51,19 @@ def pooling():
     return F.max_pool2d(x, 3, 2, 1, ceil_mode=True), (x,)
 
 
+def pooling_in_tiles():
+    x = tensor(2, 24, 40, 42)
+    return F.max_pool2d(x, 2), (x,)
+
+
 def normalisation():
     x, w, b = tensor(3, 17, 61, 67), tensor(17, seed=1), tensor(17, seed=2)
     return F.relu(F.batch_norm(x, None, None, w, b, training=True)), (x, w, b)
+
+
+def joined_normalisation():
+    x, w, b = tensor(3, 17, 61, 67), tensor(17, seed=1), tensor(17, seed=2)
+    return F.batch_norm_relu(x, None, None, w, b, training=True), (x, w, b)
 
 
 def resizing():
@@ -75,7 +85,9 @@ CASES = [
     upsampling,
     depthwise_upsampling,
     pooling,
+    pooling_in_tiles,
     normalisation,
+    joined_normalisation,
     resizing,
     loss,
 ]

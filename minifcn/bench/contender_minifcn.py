@@ -46,7 +46,9 @@ def convolution(case: Convolution) -> Run:
     """Output, and the gradients of input, weight and bias."""
     arrays = case.arrays()
     x = channels_last(arrays["x"], case.input_gradient)
-    weight = mf.Tensor(arrays["weight"], requires_grad=True)
+    # in memory (R, S, C, K), as the layers keep their weights
+    by_tap = np.ascontiguousarray(arrays["weight"].transpose(2, 3, 1, 0))
+    weight = mf.Tensor(by_tap.transpose(3, 2, 0, 1), requires_grad=True)
     bias = mf.Tensor(arrays["bias"], requires_grad=True) if case.bias else None
     gradient = channels_last(arrays["gradient"])
     wanted = [t for t in (x, weight, bias) if t is not None and t.requires_grad]

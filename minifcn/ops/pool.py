@@ -60,7 +60,7 @@ class TakePixels(Function):
         self.index, self.size, self.windows = index, size, windows
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        return channels_first(kernels.take_pixels(channels_last(x), self.index))
+        return channels_first(kernels.take_pixels(channels_last(x), self.index, *self.windows))
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (MaxUnpool2d(self.index, self.size, self.windows)(grad),)

@@ -1,0 +1,110 @@
+"""Convolution tap by tap, for layers with more weights than pixels: each weight is read once.
+
+    y += shift(x, tap) · w[tap]        for tap = 0 … R·S − 1
+
+VGG's fc6 holds a hundred million weights and meets a map of a few pixels: its time is the time to
+read them. So a thread takes some columns of the result, all pixels of it, and goes through the
+taps: of each it copies its columns of the weights, as they come from memory, into the cache, and
+multiplies all pixels by them. There is no column matrix, and the weights are not brought into
+another order beforehand, which would read and write all of them once more.
+
+Rows of the result that a tap would only meet with padding are left out: a 7×7 kernel over a map of
+4×4 has four of its seven rows on the map at most. Sums are kept as (P, N, Q, columns), so that the
+rows that are left of all pictures lie together.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+from numba import njit, prange
+
+from minifcn.kernels import workspace
+from minifcn.kernels.pack import contiguous
+from minifcn.kernels.taps import Pair, Taps
+from minifcn.kernels.tile import TALL, clear, columns, copy, covered, lanes, strip
+
+BLOCKS = 8  # columns of tiles that a thread takes at a time: their weights stay in its cache
+
+
+def along_taps(
+    x: np.ndarray,
+    by_tap: np.ndarray,
+    bias: np.ndarray,
+    taps: Taps,
+    out: Pair,
+    floor: float = -np.inf,
+) -> np.ndarray:
+    """max(floor, bias + x * w): x (N, H, W, C), by_tap (R·S, C, K), bias (K,) → (N, *out, K).
+
+    The taps are those of a convolution of stride 1, or of its input gradient.
+    """
+    n, c, k = x.shape[0], x.shape[3], by_tap.shape[2]
+    y = workspace.empty((n, *out, k), x.dtype)
+    if y.size == 0:
+        return y
+    wide = columns(x.dtype, k)
+    blocks, threads = -(-k // wide), nb.get_num_threads()
+    items = -(-blocks // BLOCKS)
+    items = min(blocks, -(-items // threads) * threads)
+    cuts = np.arange(items + 1) * blocks // items
+    most = int((cuts[1:] - cuts[:-1]).max()) * wide
+    room = n * out[0] * out[1] + 2 * TALL
+    _tap_loop(
+        x, contiguous(by_tap, taps.order[:, 0]).reshape(-1), bias, y, taps.offset, cuts,
+        workspace.empty((threads, room * most), x.dtype),
+        workspace.empty((threads, room * c), x.dtype),
+        workspace.empty((threads, c * most), x.dtype),
+        wide, wide > lanes(x.dtype), x.dtype.type(floor),
+    )  # fmt: skip
+    return y
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _tap_loop(  # type: ignore[no-untyped-def]
+    x, weights, bias, y, offset, cuts, sums_of, panels, blocks_of, wide, two, floor
+):
+    n, h, w, c = x.shape
+    _, p, q, k = y.shape
+    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
+    lowest = x.dtype.type(-np.inf)
+    for item in prange(len(cuts) - 1):
+        sums, panel = sums_of[nb.get_thread_id()], panels[nb.get_thread_id()]
+        block = blocks_of[nb.get_thread_id()]
+        left, across = cuts[item] * wide, (cuts[item + 1] - cuts[item]) * wide
+        used = min(across, k - left)
+        for m in range(n * p * q):
+            copy(sums, m * across, bias, left, used)
+            clear(sums, m * across + used, across - used)
+        for t in range(len(offset)):
+            above, before = offset[t]
+            first, last = max(0, -above), min(p, h - above)  # rows that meet the picture
+            begin, end = max(0, -before), min(q, w - before)
+            if first >= last or begin >= end:
+                continue
+            for d in range(c):  # as the weights come: whole rows of them
+                for j in range(across // wide):
+                    width = max(0, min(wide, used - j * wide))
+                    at = (j * c + d) * wide
+                    copy(block, at, weights, (t * c + d) * k + left + j * wide, width)
+                    clear(block, at + width, wide - width)
+            count = (last - first) * n * q
+            clear(panel, count * c, (covered(count) - count) * c)
+            for m in range((last - first) * n):
+                i, image = m // n, m % n
+                row = ((image * h + first + i + above) * w + before) * c
+                clear(panel, m * q * c, begin * c)
+                copy(panel, (m * q + begin) * c, flat_x, row + begin * c, (end - begin) * c)
+                clear(panel, (m * q + end) * c, (q - end) * c)
+            for j in range(across // wide):
+                to = first * n * q * across + j * wide
+                strip(
+                    panel, 0, c, 1, block, j * c * wide, wide, sums, to, across,
+                    sums, to, across, c, count, two, lowest,
+                )  # fmt: skip
+        for m in range(p * n * q):
+            row, image, column = m // (n * q), m // q % n, m % q
+            to = ((image * p + row) * q + column) * k + left
+            for e in range(used):
+                value = sums[m * across + e]
+                flat_y[to + e] = floor if value < floor else value
