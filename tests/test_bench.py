@@ -122,6 +122,7 @@ def test_who_takes_what():
     assert not TEXTBOOK.takes(cases.STEPS[0])
     assert not contenders.COMPILED.takes(dense) and contenders.COMPILED.takes(cases.STEPS[0])
     assert all(CPU.takes(case) for case in EVERY)
+    assert [contenders.REFERENCE.takes(case) for case in cases.STEPS[:2]] == [True, False]
 
 
 def test_the_peak_is_a_rate_of_this_processor():

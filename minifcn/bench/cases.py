@@ -224,8 +224,10 @@ def _of_128(name: str, **settings: Any) -> Convolution:
 
 def _upsample(k: int, size: int, groups: int, bar: float | None, quick: bool = False) -> Case:
     """A transposed convolution of the class scores, by half its kernel."""
-    s, kind = k // 2, "" if groups == 1 else " depthwise"
-    name = f"transposed k{k} s{s}{kind} at {size}²"
+    s = k // 2
+    name = f"transposed k{k} s{s} at {size}²"
+    if groups > 1:
+        name = f"depthwise transposed k{k} at {size}²"
     return Convolution(name, CLASSES, CLASSES, size, k, s, s // 2, groups=groups, transposed=True,
                        bias=False, bar=bar, quick=quick)  # fmt: skip
 
@@ -267,9 +269,9 @@ STEPS: tuple[TrainingStep, ...] = (
                  quick=True),
     TrainingStep("FCN-8s width 32 at 256²", 32, 256, bar=0.5, memory_bar=0.8),
     TrainingStep("FCN-8s width 64 at 128²", 64, 128, bar=0.5, memory_bar=0.8),
-    TrainingStep("with batch norm, width 32 at 128²", 32, 128, batch_norm=True),
-    TrainingStep("with batch norm, width 32 at 256²", 32, 256, batch_norm=True),
-    TrainingStep("with batch norm, width 64 at 128²", 64, 128, batch_norm=True),
+    TrainingStep("batch norm, width 32 at 128²", 32, 128, batch_norm=True),
+    TrainingStep("batch norm, width 32 at 256²", 32, 256, batch_norm=True),
+    TrainingStep("batch norm, width 64 at 128²", 64, 128, batch_norm=True),
 )  # fmt: skip
 
 PREDICTION = Prediction("VGG16 FCN-8s, a picture of 500²", 500, bar=0.5, memory_bar=0.7)

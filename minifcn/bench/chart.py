@@ -19,7 +19,7 @@ TITLES = {
     "memory": "peak memory of the process",
 }
 WIDEST = 2.0
-"""Longer bars are cut here; the number at their end is whole."""
+"""Longer bars are cut here; the number beside them is whole."""
 
 
 def draw(rows: Sequence[Row], about: str = "") -> Figure:
@@ -39,17 +39,8 @@ def draw(rows: Sequence[Row], about: str = "") -> Figure:
         place = number + gaps
         places.append(place)
         assert row.value is not None
-        long = min(row.value, end)
-        axes.barh(place, long, 0.72, color=COLOURS[row.suite])
-        axes.text(
-            long + 0.012 * end,
-            place,
-            f"{row.value:.2f}",
-            va="center",
-            fontsize=8,
-            color=INK,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
-        )
+        axes.barh(place, min(row.value, end), 0.72, color=COLOURS[row.suite])
+        axes.text(1.02 * end, place, f"{row.value:.2f}", va="center", fontsize=8, color=INK)
         if row.bar is not None:
             axes.plot([row.bar] * 2, [place - 0.46, place + 0.46], color=INK, linewidth=2)
     axes.axvline(1, color=INK, linewidth=1, linestyle="--")
@@ -58,7 +49,7 @@ def draw(rows: Sequence[Row], about: str = "") -> Figure:
     axes.plot([], [], color=INK, linewidth=2, label="bar to stay below")
     axes.set_yticks(places, [row.name for row in shown])
     axes.set_ylim(max([0.0, *places]) + 0.6, -0.6)
-    axes.set_xlim(0, 1.08 * end)
+    axes.set_xlim(0, end)
     rival = "PyTorch at its best" if any(row.best_torch for row in shown) else "im2col and BLAS"
     axes.set_xlabel(f"minifcn ÷ {rival}: shorter is better", color=INK)
     axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=3)

@@ -99,7 +99,7 @@ class Process:
         seconds: float,
         *,
         warm: bool = True,
-        limit: float = 180,
+        limit: float = 600,
     ) -> list[float]:
         """Seconds of some repetitions of the case; see `worker` for the settings."""
         request = {"case": to_json(case), "repetitions": repetitions, "seconds": seconds}

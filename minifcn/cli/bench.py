@@ -57,6 +57,7 @@ def bench(arguments: argparse.Namespace) -> int:
                         save(out / "bench.json", about, rows, arena.failed)
                 except Failed as failure:
                     arena.failed[f"the suite {suite}"] = str(failure)
+                arena.close()  # the next suite starts what it needs, in memory that is free
         except KeyboardInterrupt:
             code = INTERRUPTED
         failed = dict(arena.failed)
@@ -121,6 +122,7 @@ def table(rows: list[Row], peak: float) -> Table:
     "ratio" is that of the medians, "at best" that of the smallest times.
     """
     result = Table(title="minifcn beside its best rival", title_justify="left", box=SIMPLE_HEAD)
+    result.padding = (0, 1, 0, 0)
     for name, justify in (
         ("ratio", "right"),
         ("bar", "right"),
@@ -147,7 +149,7 @@ def table(rows: list[Row], peak: float) -> Table:
             row.unit,
             _figure(row, mine),
             _figure(row, other),
-            other or "",
+            (other or "").removeprefix("torch "),
             "" if row.gflops is None else f"{row.gflops / peak:.0%}",
             end_section=after is not None and after.suite != row.suite,
         )
