@@ -1,10 +1,12 @@
-"""Loops over all elements: ReLU and the gate that is its derivative, and a sum.
+"""Loops over all elements: ReLU, the gate that is its derivative, a sum, a joining of channels.
 
 An activation's memory is as a rule a contiguous (N, H, W, C) block under a transposed view, so
 these loops run over flat memory, in the order in which it lies; other layouts are copied first.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numba import njit, prange
@@ -46,6 +48,31 @@ def add(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarr
     y = workspace.empty((a.size,), a.dtype) if out is None else _flat(out)
     _add_numba(_flat(a), _flat(b), y)
     return _like(y, a) if out is None else out
+
+
+def cat_channels(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """(N, H, W, C₁ + C₂ + …) from parts (N, H, W, Cᵢ) of one dtype."""
+    if device.is_reference():
+        return np.concatenate(parts, axis=3)
+    joined = workspace.empty((*parts[0].shape[:3], sum(p.shape[3] for p in parts)), parts[0].dtype)
+    rows, first = joined.reshape(-1, joined.shape[3]), 0
+    for part in parts:
+        count = part.shape[3]
+        if part.size:
+            _copy_columns_numba(part.reshape(-1, count), 0, rows, first, count)
+        first += count
+    return joined
+
+
+def take_channels(x: np.ndarray, first: int, count: int) -> np.ndarray:
+    """x[..., first : first + count] in memory of its own, of x (N, H, W, C)."""
+    if device.is_reference():
+        return np.ascontiguousarray(x[..., first : first + count])
+    taken = workspace.empty((*x.shape[:3], count), x.dtype)
+    if taken.size:
+        rows = taken.reshape(-1, count)
+        _copy_columns_numba(x.reshape(-1, x.shape[3]), first, rows, 0, count)
+    return taken
 
 
 def _is_flat(x: np.ndarray) -> bool:
@@ -91,3 +118,10 @@ def _relu_backward_numba(grad, y, dx, block):  # type: ignore[no-untyped-def]
 def _add_numba(a, b, y):  # type: ignore[no-untyped-def]
     for i in prange(y.size):
         y[i] = a[i] + b[i]
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _copy_columns_numba(source, first, target, to, count):  # type: ignore[no-untyped-def]
+    for i in prange(len(source)):
+        for e in range(count):
+            target[i, to + e] = source[i, first + e]

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from minifcn.errors import ShapeError
-from minifcn.kernels import workspace
+from minifcn.kernels.elementwise import cat_channels, take_channels
+from minifcn.ops.layout import channels_first, channels_last
 from minifcn.ops.reduction import dims_of
-from minifcn.tensor import Function, Tensor
+from minifcn.tensor import Function, Tensor, is_grad_enabled
 
 
 class Reshape(Function):
@@ -92,15 +93,18 @@ class Cat(Function):
 
     def forward(self, *parts: np.ndarray) -> np.ndarray:
         self.lengths = [part.shape[self.dim] for part in parts]
-        if parts[0].ndim == 4 and self.dim == 1:  # pixel by pixel: memory stays channels-last
-            last = [part.transpose(0, 2, 3, 1) for part in parts]
-            shape = (*last[0].shape[:3], sum(self.lengths))
-            joined = workspace.empty(shape, np.result_type(*parts))
-            return np.concatenate(last, axis=3, out=joined).transpose(0, 3, 1, 2)
+        if parts[0].ndim == 4 and self.dim == 1 and len({part.dtype for part in parts}) == 1:
+            return channels_first(cat_channels([channels_last(part) for part in parts]))
         return np.concatenate(parts, axis=self.dim)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         ends = np.cumsum(self.lengths)
+        if grad.ndim == 4 and self.dim == 1 and not is_grad_enabled():
+            rows = channels_last(grad.data)
+            return tuple(
+                Tensor(channels_first(take_channels(rows, int(end) - n, n))) if need else None
+                for end, n, need in zip(ends, self.lengths, self.needs)
+            )
         before = (slice(None),) * self.dim
         return tuple(
             grad[(*before, slice(int(end) - n, int(end)))] if need else None
