@@ -77,7 +77,9 @@ def conv_transpose2d(
     if device.is_reference():
         taps = transposed((r, s), stride, padding, dilation, out)
         return _taps_numpy(x, by_tap, b, taps, groups, out)
-    how = algorithm.choose("input", c, groups * k, (r, s), stride, dilation, groups, out, x.dtype)
+    how = algorithm.choose(
+        "input", c, groups * k, (r, s), stride, dilation, groups, out, len(x), x.dtype
+    )
     if how in algorithm.WINOGRAD:  # the same convolution backwards: taps in the opposite order
         pad_y, pad_x = 2 - padding[0], 2 - padding[1]
         m = algorithm.WINOGRAD[how]

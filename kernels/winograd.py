@@ -141,7 +141,8 @@ def weight(x: np.ndarray, dy: np.ndarray, padding: Pair, m: int) -> np.ndarray:
     chunk = min(max(chunk, 64), 512, tiles)
     patches = workspace.empty((frequencies, chunk * deep + TALL + line), x.dtype)
     gradients = workspace.empty((frequencies, blocks * chunk * wide + line), x.dtype)
-    sums = workspace.empty((frequencies, (rows(c) + 1) * blocks * wide), x.dtype)
+    # a thread's last tile may hang over the C rows; one more row, as for the weights above
+    sums = workspace.empty((frequencies, (c + TALL + 1) * blocks * wide), x.dtype)
     edges = workspace.empty((nb.get_num_threads(), frequencies * max(deep, blocks * wide)), x.dtype)
     by_tap = np.empty((9, c, blocks * wide), x.dtype)
     _weight_loop(
