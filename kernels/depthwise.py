@@ -22,11 +22,6 @@ from minifcn.kernels.tile import copy
 from minifcn.kernels.vector import lanes
 
 
-def serves(groups: int, c: int, k: int) -> bool:
-    """Whether the convolution is depthwise: as many groups as channels in and out."""
-    return groups == c == k and groups > 1
-
-
 def along_taps(
     x: np.ndarray, by_tap: np.ndarray, bias: np.ndarray, taps: Taps, out: Pair
 ) -> np.ndarray:

@@ -12,20 +12,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, config
+from numba.core.codegen import get_host_cpu_features
 
 
 def _features() -> set[str]:
-    """The features of the processor that Numba compiles for."""
-    if config.CPU_FEATURES is not None:
-        return {name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+")}
-    if config.CPU_NAME is not None:  # "generic", say: nothing is known to be there
-        return set()
-    return {name for name, present in llvm.get_host_cpu_features().items() if present}
+    """The features that Numba compiles with: those it was told, or those of this processor."""
+    told = config.CPU_FEATURES  # "" for NUMBA_CPU_NAME=generic: nothing is known to be there
+    listed = get_host_cpu_features() if told is None else told
+    return {name[1:] for name in listed.split(",") if name.startswith("+")}
 
 
 _has = _features()

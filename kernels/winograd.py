@@ -146,7 +146,8 @@ def weight(
     chunk = min(max(chunk, 64), 512, _tiles(n, dy.shape[1:3], dilation, m))
     patches = workspace.empty((frequencies, chunk * deep + TALL + line), x.dtype)
     gradients = workspace.empty((frequencies, blocks * chunk * wide + line), x.dtype)
-    sums = workspace.empty((frequencies, (rows(c) + 1) * blocks * wide), x.dtype)
+    # a thread's last tile may hang over the C rows; one more row, as for the weights above
+    sums = workspace.empty((frequencies, (c + TALL + 1) * blocks * wide), x.dtype)
     edges = workspace.empty((nb.get_num_threads(), frequencies * max(deep, blocks * wide)), x.dtype)
     by_tap = np.empty((9, c, groups * blocks * wide), x.dtype)
     for group in range(groups):

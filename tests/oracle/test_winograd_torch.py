@@ -1,0 +1,66 @@
+"""float32 rounding of every algorithm beside PyTorch's own: how far both are from float64."""
+
+import numpy as np
+import pytest
+
+import minifcn.functional as F
+from tests.convolutions import by_minifcn, layer, like_a_layers
+from tests.oracle.compare import compare, torch
+
+TF = torch.nn.functional
+pytestmark = pytest.mark.oracle
+
+SHAPES = [(16, 16, 64, 2), (64, 64, 56, 2), (64, 128, 28, 2), (128, 128, 28, 4), (256, 256, 14, 4)]
+
+
+def theirs(x, w, b, dy, dtype):
+    """[y, dx, dw] by PyTorch."""
+    x, w, b = (torch.tensor(a, dtype=dtype, requires_grad=True) for a in (x, w, b))
+    y = TF.conv2d(x, w, b, padding=1)
+    y.backward(torch.tensor(dy, dtype=dtype))
+    return [a.detach().numpy() for a in (y, x.grad, w.grad)]
+
+
+def rms(found, exact):
+    """Error relative to the size of the result, root mean square."""
+    difference = np.square(found.astype(np.float64) - exact).mean() ** 0.5
+    return difference / np.square(exact).mean() ** 0.5
+
+
+def largest(found, exact):
+    """Largest error relative to the largest result."""
+    return np.abs(found - exact).max() / np.abs(exact).max()
+
+
+@pytest.mark.parametrize("name", ["winograd2", "winograd4", "im2col", "direct"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rounding_in_float32(shape, name, record_property):
+    """At most three times PyTorch's, in the result and both gradients."""
+    c, k, side, n = shape
+    x, w, b, dy = layer((n, c, side, side), k, seed=c)
+    w *= (2 / (9 * c)) ** 0.5  # as layers start; the factors do not depend on it
+    exact = theirs(x, w, b, dy, torch.float64)
+    single = theirs(x, w, b, dy, torch.float32)
+    found = by_minifcn(name, x, like_a_layers(w), b, dy, padding=1)
+    factors = [
+        [float(measure(a, right) / measure(t, right)) for measure in (rms, largest)]
+        for a, t, right in zip(found[:3], single, exact, strict=True)
+    ]
+    record_property("factors", factors)
+    print(name, shape, [f"{r:.2f} {m:.2f}" for r, m in factors])
+    assert max(max(pair) for pair in factors) <= 3, factors
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"padding": 1}, {"stride": 2, "padding": 2}, {"dilation": 2}, {"groups": 2}],
+    ids=str,
+)
+def test_conv2d_relu(settings):
+    rng = np.random.default_rng(0)
+    shapes = (2, 4, 9, 7), (6, 4 // settings.get("groups", 1), 3, 3), (6,)
+    compare(
+        lambda *a: F.conv2d_relu(*a, **settings),
+        lambda *a: TF.relu(TF.conv2d(*a, **settings)),
+        *(rng.standard_normal(shape) for shape in shapes),
+    )
