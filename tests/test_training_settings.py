@@ -34,6 +34,7 @@ def test_settings_survive_json():
         ("lr", 0.0, "above 0"),
         ("lr", float("nan"), "above 0"),
         ("weight_decay", -1.0, "0 or more"),
+        ("average", 1.0, "below 1"),
         ("optimizer", "lbfgs", "adam, sgd"),
         ("schedule", "step", "poly, cosine, constant"),
         ("class_weights", "yes", "none, balanced"),

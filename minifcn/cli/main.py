@@ -117,6 +117,8 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--warmup", type=int, metavar="N", help="steps over which the learning rate rises")
     add("--class-weights", choices=("none", "balanced"),
         help="balanced: rare classes weigh more (median frequency)")  # fmt: skip
+    add("--average", type=float, metavar="X", help="share of the weights' moving average kept at "
+        "each step; the average is what is scored and saved (0: none)")  # fmt: skip
     add("--eval-every", type=int, metavar="N", help="steps between validations, which also save")
     add("--seed", type=int, metavar="N", help="of the first weights, order and augmentation")
     _add_device(add)

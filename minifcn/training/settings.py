@@ -44,6 +44,7 @@ class Settings:
     schedule: str = "poly"
     warmup: int = 20
     class_weights: str = "none"
+    average: float = 0.99  # of the weights over the steps, see `minifcn.training.average`
 
     eval_every: int = 100
     seed: int = 0
@@ -65,6 +66,8 @@ class Settings:
             raise InputError(f"lr is {self.lr}; give a learning rate above 0, such as 0.001")
         if not 0.0 <= self.weight_decay < float("inf"):
             raise InputError(f"weight_decay is {self.weight_decay}; give 0 or more")
+        if not 0.0 <= self.average < 1.0:
+            raise InputError(f"average is {self.average}; give 0 (none) or more, below 1")
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("normalise", self.normalise, NORMALISATIONS)
