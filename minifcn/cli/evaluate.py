@@ -60,6 +60,7 @@ def _dataset(arguments: argparse.Namespace, checkpoint: Checkpoint, path: Path) 
         arguments.layout or settings.layout,
         settings.folder,
         given or settings.classes,
+        settings.test_every,
     )
 
 

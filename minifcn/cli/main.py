@@ -97,6 +97,8 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     add = command.add_argument_group("data").add_argument
     _add_data(add)
+    add("--test-every", type=int, metavar="N", help="layout nuclei: every Nth picture in the "
+        "order of the names is for test, and every Nth between for validation")  # fmt: skip
     add("--resize", type=_size, metavar="WxH", help="bring every picture to this size first")
     add = command.add_argument_group("model").add_argument
     add("--head", metavar="NAME", help="fcn32s, fcn16s, fcn8s, fcn4s or fcn2s; by default the "

@@ -24,6 +24,7 @@ class Settings:
     layout: str = "nuclei"
     folder: str | None = None  # None: the nuclei that come with the package
     classes: tuple[str, ...] | None = None  # None: the layout's own names
+    test_every: int | None = None  # layout nuclei: see `minifcn.data.nuclei.load`
 
     head: str = "fcn8s"
     widths: tuple[int, ...] = (16, 32, 64, 128, 128)
