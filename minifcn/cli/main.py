@@ -122,6 +122,7 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--average", type=float, metavar="X", help="share of the weights' moving average kept at "
         "each step; the average is what is scored and saved (0: none)")  # fmt: skip
     add("--eval-every", type=int, metavar="N", help="steps between validations, which also save")
+    _add_views(add)
     add("--seed", type=int, metavar="N", help="of the first weights, order and augmentation")
     _add_device(add)
     add = command.add_argument_group("the run").add_argument
@@ -142,6 +143,7 @@ def _add_predict(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("checkpoint", help="a run's folder, or a .safetensors file in it")
     command.add_argument("images", nargs="+", metavar="IMAGE", help="picture, or folder of them")
     command.add_argument("-o", "--out", required=True, metavar="FOLDER", help="where to write")
+    _add_views(command.add_argument, default="one")
     _add_device(command.add_argument, default="cpu")
 
 
@@ -157,6 +159,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("--split", default="test", help="train, val or test (default)")
     command.add_argument("--confusion", metavar="FILE", help="write the confusion matrix: .csv "
                          "for the counts, .png for a picture")  # fmt: skip
+    _add_views(command.add_argument, default="one")
     _add_device(command.add_argument, default="cpu")
 
 
@@ -167,6 +170,12 @@ def _add_data(add) -> None:  # type: ignore[no-untyped-def]
         "images/NAME.png and masks/NAME.png")  # fmt: skip
     add("--classes", metavar="FILE", help="names of the classes, one a line (layout voc; by "
         "default the folder's classes.txt)")  # fmt: skip
+
+
+def _add_views(add, **settings) -> None:  # type: ignore[no-untyped-def]
+    add("--views", choices=("one", "mirrored", "turned"), help="average the answers for a picture "
+        "and its mirror, or for all turns and mirrors: a little better, 2 or 8 times the time",
+        **settings)  # fmt: skip
 
 
 def _add_device(add, **settings) -> None:  # type: ignore[no-untyped-def]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from minifcn.errors import InputError
+from minifcn.training.views import VIEWS
 
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("poly", "cosine", "constant")
@@ -48,6 +49,7 @@ class Settings:
     average: float = 0.99  # of the weights over the steps, see `minifcn.training.average`
 
     eval_every: int = 100
+    views: str = "one"  # in the final test, see `minifcn.training.views`
     seed: int = 0
     device: str = "cpu"
 
@@ -73,6 +75,7 @@ class Settings:
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("normalise", self.normalise, NORMALISATIONS)
         _one_of("class_weights", self.class_weights, CLASS_WEIGHTS)
+        _one_of("views", self.views, tuple(VIEWS))
 
     def as_dict(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
