@@ -57,7 +57,7 @@ def contents(folder):
     [
         {"dropout": 0.5, "augment": True},
         {"optimizer": "sgd", "schedule": "cosine", "class_weights": "balanced"},
-        {"average": 0.0},
+        {"average": 0.0, "iou_loss": 0.5},
         {"resize": (24, 40), "crop": None, "schedule": "constant", "normalise": "picture"},
     ],
 )

@@ -110,6 +110,8 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--crop", type=_size_or_none, metavar="WxH",
         help="what is cut from a picture at each visit; `none` for whole pictures")  # fmt: skip
     add("--augment", type=_on_off, metavar="on|off", help="vary size, side and colours")
+    add("--even-kinds", type=float, metavar="X", help="show rare kinds of nuclei pictures more "
+        "often: from 0, as they come, to 1, each kind alike")  # fmt: skip
     add("--normalise", choices=("dataset", "picture"),
         help="by the mean and deviation of the training set, or of each picture")  # fmt: skip
     add("--optimizer", choices=("adam", "sgd"), help="AdamW, or SGD with momentum 0.9")
@@ -119,6 +121,8 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--warmup", type=int, metavar="N", help="steps over which the learning rate rises")
     add("--class-weights", choices=("none", "balanced"),
         help="balanced: rare classes weigh more (median frequency)")  # fmt: skip
+    add("--iou-loss", type=float, metavar="X", help="add X times 1 - IoU, made smooth, to the "
+        "cross-entropy")  # fmt: skip
     add("--average", type=float, metavar="X", help="share of the weights' moving average kept at "
         "each step; the average is what is scored and saved (0: none)")  # fmt: skip
     add("--eval-every", type=int, metavar="N", help="steps between validations, which also save")

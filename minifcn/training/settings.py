@@ -38,6 +38,7 @@ class Settings:
     crop: tuple[int, int] | None = (128, 128)
     resize: tuple[int, int] | None = None
     augment: bool = True
+    even_kinds: float = 0.0  # layout nuclei: see `minifcn.training.even_kinds`
     normalise: str = "dataset"  # by the training set's mean and deviation, or each picture's own
 
     optimizer: str = "adam"
@@ -46,6 +47,7 @@ class Settings:
     schedule: str = "poly"
     warmup: int = 20
     class_weights: str = "none"
+    iou_loss: float = 0.0  # weight of the soft IoU beside the cross-entropy
     average: float = 0.99  # of the weights over the steps, see `minifcn.training.average`
 
     eval_every: int = 100
@@ -69,6 +71,15 @@ class Settings:
             raise InputError(f"lr is {self.lr}; give a learning rate above 0, such as 0.001")
         if not 0.0 <= self.weight_decay < float("inf"):
             raise InputError(f"weight_decay is {self.weight_decay}; give 0 or more")
+        if not 0.0 <= self.iou_loss < float("inf"):
+            raise InputError(f"iou_loss is {self.iou_loss}; give 0 (none) or more")
+        if not 0.0 <= self.even_kinds <= 1.0:
+            raise InputError(f"even_kinds is {self.even_kinds}; give 0 to 1")
+        if self.even_kinds and self.layout != "nuclei":
+            raise InputError(
+                f"even_kinds is {self.even_kinds} and the layout {self.layout}; leave out "
+                "--even-kinds, which knows the kinds of nuclei pictures alone"
+            )
         if not 0.0 <= self.average < 1.0:
             raise InputError(f"average is {self.average}; give 0 (none) or more, below 1")
         _one_of("optimizer", self.optimizer, OPTIMIZERS)

@@ -22,6 +22,8 @@ from minifcn.training.augment import augmentation
 from minifcn.training.average import follow
 from minifcn.training.checkpoint import Checkpoint, under
 from minifcn.training.class_weights import median_frequency_weights
+from minifcn.training.even_kinds import with_even_kinds
+from minifcn.training.iou_loss import soft_iou_loss
 from minifcn.training.segmenter import Segmenter
 from minifcn.training.settings import Settings
 from minifcn.training.splits import resized
@@ -73,7 +75,7 @@ class Trainer:
         self.optimizer = _optimizer(settings, self.model)
         self.schedule = _schedule(settings, self.optimizer)
         self.loader = Loader(
-            data,
+            with_even_kinds(data, settings.even_kinds),
             settings.batch_size,
             settings.seed,
             transform=augmentation(settings),
@@ -104,6 +106,8 @@ class Trainer:
         self.optimizer.zero_grad()
         logits = self.model(Tensor(batch.images))
         loss = F.cross_entropy(logits, Tensor(batch.labels), weight=self.weight, ignore_index=VOID)
+        if self.settings.iou_loss:
+            loss = loss + self.settings.iou_loss * soft_iou_loss(logits, batch.labels, VOID)
         value = float(loss.item())
         if not math.isfinite(value):
             raise NotFiniteError(f"the loss became {value}", self.step_number + 1)
