@@ -106,7 +106,20 @@ def test_a_copy_of_the_shipped_folder_is_the_shipped_set(tmp_path):
         assert nuclei.load(split, tmp_path).names == nuclei.load(split).names
 
 
+def test_every_nth_picture(tmp_path):
+    """By place in the order of the names, whatever split a picture has otherwise."""
+    names = [f"{i:02}" for i in range(21)]
+    folder_with(tmp_path, names[::-1])
+    got = {s: nuclei.load(s, tmp_path, test_every=8).names for s in nuclei.SPLITS}
+    assert got["test"] == ("00", "08", "16") and got["val"] == ("04", "12", "20")
+    assert sorted(sum(got.values(), ())) == names
+    thirds = [nuclei.load(s, tmp_path, test_every=3).names[:2] for s in nuclei.SPLITS]
+    assert thirds == [("02", "05"), ("01", "04"), ("00", "03")]
+    assert len(nuclei.load("test", test_every=8)) == 14  # of the shipped 110
+
+
 def test_refused(tmp_path):
+    refuse(lambda: nuclei.load("test", test_every=2), "test_every", 2, "at least 3")
     refuse(lambda: nuclei.load("dev"), "split", "'dev'", "train, val, test")
     refuse(lambda: nuclei.load("train", border="edge"), "border", "'edge'", "nucleus")
     refuse(lambda: nuclei.load("train", tmp_path), tmp_path / "images", "images/NAME.png")

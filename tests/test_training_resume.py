@@ -57,6 +57,7 @@ def contents(folder):
     [
         {"dropout": 0.5, "augment": True},
         {"optimizer": "sgd", "schedule": "cosine", "class_weights": "balanced"},
+        {"average": 0.0, "iou_loss": 0.5},
         {"resize": (24, 40), "crop": None, "schedule": "constant", "normalise": "picture"},
     ],
 )
@@ -123,11 +124,15 @@ def test_what_must_come_back_for_equal_bits(tmp_path, data):
         for array in trainer.model.buffers():
             array[...] = 1
 
+    def forget_average(trainer):
+        trainer.segmenter.model.load_state_dict(trainer.model.state_dict())
+
     def forget_schedule(trainer):
         trainer.schedule.step(0)
 
     assert finish(lambda trainer: None)
-    for forget in (forget_moments, forget_generators, forget_buffers, forget_schedule):
+    forgets = (forget_moments, forget_generators, forget_buffers, forget_average, forget_schedule)
+    for forget in forgets:
         assert not finish(forget), forget.__name__
 
 

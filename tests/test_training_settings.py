@@ -34,6 +34,10 @@ def test_settings_survive_json():
         ("lr", 0.0, "above 0"),
         ("lr", float("nan"), "above 0"),
         ("weight_decay", -1.0, "0 or more"),
+        ("average", 1.0, "below 1"),
+        ("iou_loss", -0.5, "0 (none) or more"),
+        ("even_kinds", 1.5, "0 to 1"),
+        ("views", "both", "one, mirrored, turned"),
         ("optimizer", "lbfgs", "adam, sgd"),
         ("schedule", "step", "poly, cosine, constant"),
         ("class_weights", "yes", "none, balanced"),
@@ -45,6 +49,12 @@ def test_a_bad_setting_is_named_with_its_value_and_the_mend(name, value, wanted)
         Settings(**{name: value})
     assert name in str(caught.value) and str(value) in str(caught.value)
     assert wanted in str(caught.value)
+
+
+def test_even_kinds_are_for_nuclei():
+    assert Settings(layout="nuclei", even_kinds=0.5).even_kinds == 0.5
+    with pytest.raises(InputError, match="layout voc; leave out --even-kinds"):
+        Settings(layout="voc", even_kinds=0.5)
 
 
 def test_settings_of_another_version_are_refused():

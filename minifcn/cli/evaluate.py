@@ -17,6 +17,7 @@ from minifcn.training import evaluate as score
 from minifcn.training.run import load_settings
 from minifcn.training.segmenter import checkpoint_file
 from minifcn.training.splits import open_split
+from minifcn.training.views import described
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -30,6 +31,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     path = checkpoint_file(Path(arguments.checkpoint))
     checkpoint = Checkpoint.load(path)
     segmenter = Segmenter.from_checkpoint(checkpoint, path)
+    segmenter.views = arguments.views
     dataset = _dataset(arguments, checkpoint, path)
     if dataset.classes != segmenter.classes:
         raise InputError(
@@ -39,6 +41,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     with device.use(arguments.device):
         matrix = score(segmenter, dataset).matrix
     title = f"{path.absolute().parent.name}: {len(dataset)} {arguments.split} pictures"
+    title += described(arguments.views)
     console.print(tables.per_class(matrix, segmenter.classes, title))
     if target is None:
         return 0
@@ -60,6 +63,7 @@ def _dataset(arguments: argparse.Namespace, checkpoint: Checkpoint, path: Path) 
         arguments.layout or settings.layout,
         settings.folder,
         given or settings.classes,
+        settings.test_every,
     )
 
 

@@ -17,6 +17,7 @@ from minifcn.training import Evaluation, Run, Segmenter, evaluate
 from minifcn.training.files import write_atomically
 from minifcn.training.log import read_columns
 from minifcn.training.splits import Splits
+from minifcn.training.views import described
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,11 +31,13 @@ SHOWN = 2
 def finish(run: Run, splits: Splits, console: Console) -> None:
     """Score, print and draw, all from the files of the run, so that it can be done again."""
     segmenter = Segmenter.load(run.best_path)
+    segmenter.views = views = run.trainer.settings.views
     layout, head = run.trainer.settings.layout, run.trainer.settings.head
     result = evaluate(segmenter, splits.test, run.trainer.settings.batch_size)
     rows = to_beat(splits, layout)
-    own = f"{head} (step {run.best['step']})" if run.best else head
-    rows[own] = result.matrix
+    rows[f"{head} (step {run.best['step']}{described(views)})" if run.best else head] = (
+        result.matrix
+    )
     which = "validation" if splits.test_is_val else "test"
     title = f"{len(splits.test)} {which} pictures"
     console.print(tables.compared(rows, segmenter.classes, title))

@@ -107,6 +107,8 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     add = command.add_argument_group("data").add_argument
     _add_data(add)
+    add("--test-every", type=int, metavar="N", help="layout nuclei: every Nth picture in the "
+        "order of the names is for test, and every Nth between for validation")  # fmt: skip
     add("--resize", type=_size, metavar="WxH", help="bring every picture to this size first")
     add = command.add_argument_group("model").add_argument
     add("--head", metavar="NAME", help="fcn32s, fcn16s, fcn8s, fcn4s or fcn2s; by default the "
@@ -118,6 +120,8 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--crop", type=_size_or_none, metavar="WxH",
         help="what is cut from a picture at each visit; `none` for whole pictures")  # fmt: skip
     add("--augment", type=_on_off, metavar="on|off", help="vary size, side and colours")
+    add("--even-kinds", type=float, metavar="X", help="show rare kinds of nuclei pictures more "
+        "often: from 0, as they come, to 1, each kind alike")  # fmt: skip
     add("--normalise", choices=("dataset", "picture"),
         help="by the mean and deviation of the training set, or of each picture")  # fmt: skip
     add("--optimizer", choices=("adam", "sgd"), help="AdamW, or SGD with momentum 0.9")
@@ -127,7 +131,12 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--warmup", type=int, metavar="N", help="steps over which the learning rate rises")
     add("--class-weights", choices=("none", "balanced"),
         help="balanced: rare classes weigh more (median frequency)")  # fmt: skip
+    add("--iou-loss", type=float, metavar="X", help="add X times 1 - IoU, made smooth, to the "
+        "cross-entropy")  # fmt: skip
+    add("--average", type=float, metavar="X", help="share of the weights' moving average kept at "
+        "each step; the average is what is scored and saved (0: none)")  # fmt: skip
     add("--eval-every", type=int, metavar="N", help="steps between validations, which also save")
+    _add_views(add)
     add("--seed", type=int, metavar="N", help="of the first weights, order and augmentation")
     _add_device(add)
     add = command.add_argument_group("the run").add_argument
@@ -148,6 +157,7 @@ def _add_predict(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("checkpoint", help="a run's folder, or a .safetensors file in it")
     command.add_argument("images", nargs="+", metavar="IMAGE", help="picture, or folder of them")
     command.add_argument("-o", "--out", required=True, metavar="FOLDER", help="where to write")
+    _add_views(command.add_argument, default="one")
     _add_device(command.add_argument, default="cpu")
 
 
@@ -163,6 +173,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("--split", default="test", help="train, val or test (default)")
     command.add_argument("--confusion", metavar="FILE", help="write the confusion matrix: .csv "
                          "for the counts, .png for a picture")  # fmt: skip
+    _add_views(command.add_argument, default="one")
     _add_device(command.add_argument, default="cpu")
 
 
@@ -206,6 +217,12 @@ def _add_data(add) -> None:  # type: ignore[no-untyped-def]
         "images/NAME.png and masks/NAME.png")  # fmt: skip
     add("--classes", metavar="FILE", help="names of the classes, one a line (layout voc; by "
         "default the folder's classes.txt)")  # fmt: skip
+
+
+def _add_views(add, **settings) -> None:  # type: ignore[no-untyped-def]
+    add("--views", choices=("one", "mirrored", "turned"), help="average the answers for a picture "
+        "and its mirror, or for all turns and mirrors: a little better, 2 or 8 times the time",
+        **settings)  # fmt: skip
 
 
 def _add_device(add, **settings) -> None:  # type: ignore[no-untyped-def]

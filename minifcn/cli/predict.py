@@ -21,6 +21,7 @@ def predict(arguments: argparse.Namespace) -> int:
     """Label every picture; a picture that cannot be read stops it, with the earlier ones done."""
     console = standard_output()
     segmenter = Segmenter.load(Path(arguments.checkpoint))
+    segmenter.views = arguments.views
     out = Path(arguments.out)
     pictures = _pictures(arguments.images)
     _distinct(pictures)

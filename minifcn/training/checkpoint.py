@@ -72,10 +72,10 @@ class Checkpoint:
                 f"{path} has the format {form!r}, and this minifcn reads {FORMAT!r}; "
                 "use the minifcn that wrote it"
             )
-        return cls(_under("model/", arrays), about, _under("training/", arrays))
+        return cls(under("model/", arrays), about, under("training/", arrays))
 
 
-def _under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Those arrays whose name begins with the prefix, named without it, in name order."""
     return {n[len(prefix) :]: arrays[n] for n in sorted(arrays) if n.startswith(prefix)}
 

@@ -16,6 +16,7 @@ from minifcn.errors import InputError, ShapeError
 from minifcn.models import FCN
 from minifcn.tensor import Tensor, no_grad
 from minifcn.training.checkpoint import Checkpoint
+from minifcn.training.views import averaged
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Segmenter:
     `palette` uint8 (n, 3). `mean` and `std` are three numbers for pixels scaled to 0..1, or both
     None: each picture by its own (see `minifcn.data.loader.normalise`).
     `resize`: (height, width) to which each picture is brought before the model sees it, or None.
+    `views`: whose answers are averaged, see `minifcn.training.views`; no part of a checkpoint.
     """
 
     model: FCN
@@ -33,12 +35,16 @@ class Segmenter:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     resize: tuple[int, int] | None = None
+    views: str = "one"
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Class probabilities of pictures of one size: uint8 (N, H, W, 3) → float32 (N, K, H, W).
 
         The model runs in evaluation mode, without a graph, and is left in the mode it was in.
         """
+        return averaged(self._of_one_view, images, self.views)
+
+    def _of_one_view(self, images: np.ndarray) -> np.ndarray:
         size = images.shape[1:3]
         x = np.stack([normalise(self._resized(image), self.mean, self.std) for image in images])
         was_training = self.model.training

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from minifcn.errors import InputError
+from minifcn.training.views import VIEWS
 
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("poly", "cosine", "constant")
@@ -24,6 +25,7 @@ class Settings:
     layout: str = "nuclei"
     folder: str | None = None  # None: the nuclei that come with the package
     classes: tuple[str, ...] | None = None  # None: the layout's own names
+    test_every: int | None = None  # layout nuclei: see `minifcn.data.nuclei.load`
 
     head: str = "fcn8s"
     widths: tuple[int, ...] = (16, 32, 64, 128, 128)
@@ -36,6 +38,7 @@ class Settings:
     crop: tuple[int, int] | None = (128, 128)
     resize: tuple[int, int] | None = None
     augment: bool = True
+    even_kinds: float = 0.0  # layout nuclei: see `minifcn.training.even_kinds`
     normalise: str = "dataset"  # by the training set's mean and deviation, or each picture's own
 
     optimizer: str = "adam"
@@ -44,8 +47,11 @@ class Settings:
     schedule: str = "poly"
     warmup: int = 20
     class_weights: str = "none"
+    iou_loss: float = 0.0  # weight of the soft IoU beside the cross-entropy
+    average: float = 0.99  # of the weights over the steps, see `minifcn.training.average`
 
     eval_every: int = 100
+    views: str = "one"  # in the final test, see `minifcn.training.views`
     seed: int = 0
     device: str = "cpu"
 
@@ -65,10 +71,22 @@ class Settings:
             raise InputError(f"lr is {self.lr}; give a learning rate above 0, such as 0.001")
         if not 0.0 <= self.weight_decay < float("inf"):
             raise InputError(f"weight_decay is {self.weight_decay}; give 0 or more")
+        if not 0.0 <= self.iou_loss < float("inf"):
+            raise InputError(f"iou_loss is {self.iou_loss}; give 0 (none) or more")
+        if not 0.0 <= self.even_kinds <= 1.0:
+            raise InputError(f"even_kinds is {self.even_kinds}; give 0 to 1")
+        if self.even_kinds and self.layout != "nuclei":
+            raise InputError(
+                f"even_kinds is {self.even_kinds} and the layout {self.layout}; leave out "
+                "--even-kinds, which knows the kinds of nuclei pictures alone"
+            )
+        if not 0.0 <= self.average < 1.0:
+            raise InputError(f"average is {self.average}; give 0 (none) or more, below 1")
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("normalise", self.normalise, NORMALISATIONS)
         _one_of("class_weights", self.class_weights, CLASS_WEIGHTS)
+        _one_of("views", self.views, tuple(VIEWS))
 
     def as_dict(self) -> dict[str, Any]:
         """A dict that JSON can hold."""

@@ -63,7 +63,11 @@ class Splits:
 
 
 def open_split(
-    split: str, layout: str, folder: str | None, classes: tuple[str, ...] | None = None
+    split: str,
+    layout: str,
+    folder: str | None,
+    classes: tuple[str, ...] | None = None,
+    test_every: int | None = None,
 ) -> PairedFiles:
     """One split of a folder, or of the nuclei that come with the package for folder None.
 
@@ -74,8 +78,10 @@ def open_split(
             raise InputError(
                 "the layout nuclei has its own classes, background and nucleus; leave out --classes"
             )
-        return nuclei.load(split, folder)
+        return nuclei.load(split, folder, test_every=test_every)
     if layout == "voc":
+        if test_every is not None:
+            raise InputError("the layout voc lists its splits in files; leave out --test-every")
         if folder is None:
             raise InputError("the layout voc needs a folder; give one with --data FOLDER")
         return voc.load(folder, split, classes)
@@ -84,7 +90,7 @@ def open_split(
 
 def open_splits(settings: Settings) -> Splits:
     """The data of a run. A folder without a test split is scored on its val split in the end."""
-    source = (settings.layout, settings.folder, settings.classes)
+    source = (settings.layout, settings.folder, settings.classes, settings.test_every)
     train, val = open_split("train", *source), open_split("val", *source)
     if settings.layout == "voc" and settings.folder is not None:
         lists = voc.find_root(Path(settings.folder)) / "ImageSets" / "Segmentation"

@@ -19,8 +19,11 @@ from minifcn.models import FCN
 from minifcn.nn import Dropout
 from minifcn.tensor import Tensor
 from minifcn.training.augment import augmentation
-from minifcn.training.checkpoint import Checkpoint
+from minifcn.training.average import follow
+from minifcn.training.checkpoint import Checkpoint, under
 from minifcn.training.class_weights import median_frequency_weights
+from minifcn.training.even_kinds import with_even_kinds
+from minifcn.training.iou_loss import soft_iou_loss
 from minifcn.training.segmenter import Segmenter
 from minifcn.training.settings import Settings
 from minifcn.training.splits import resized
@@ -52,6 +55,9 @@ class NotFiniteError(Exception):
 class Trainer:
     """A model, its optimiser and schedule, the order of the batches, and the generators.
 
+    `model` is what is trained; `segmenter` holds the moving average of its weights, which is what
+    is scored, saved and used (see `minifcn.training.average`).
+
     Everything that a later step depends on is in `checkpoint()` and comes back by `restore()`,
     so that a run that was broken off goes on to the same bits as one that was not.
     """
@@ -59,23 +65,17 @@ class Trainer:
     def __init__(self, settings: Settings, train: Dataset):
         self.settings = settings
         data = resized(train, settings.resize)
-        model = FCN(
-            len(train.classes),
-            head=settings.head,
-            widths=settings.widths,
-            convs=settings.convs,
-            fc_channels=settings.fc_channels,
-            dropout=settings.dropout,
-            generator=np.random.default_rng(settings.seed),
-        )
+        self.model = _model(settings, len(train.classes))
+        # From the same seed, so that the average starts where the model does.
+        average = _model(settings, len(train.classes)).eval()
         mean, std = _normalisation(settings, data)
         self.segmenter = Segmenter(
-            model, train.classes, np.asarray(train.palette), mean, std, settings.resize
+            average, train.classes, np.asarray(train.palette), mean, std, settings.resize
         )
-        self.optimizer = _optimizer(settings, model)
+        self.optimizer = _optimizer(settings, self.model)
         self.schedule = _schedule(settings, self.optimizer)
         self.loader = Loader(
-            data,
+            with_even_kinds(data, settings.even_kinds),
             settings.batch_size,
             settings.seed,
             transform=augmentation(settings),
@@ -88,11 +88,6 @@ class Trainer:
             self.weight = Tensor(median_frequency_weights(labels, len(train.classes)))
         self.running = np.zeros((len(train.classes),) * 2)
         self.step_number = 0
-
-    @property
-    def model(self) -> FCN:
-        """The model as it is now."""
-        return self.segmenter.model
 
     def steps(self) -> Iterator[Step]:
         """Train step after step, from wherever the trainer stands to the last.
@@ -111,6 +106,8 @@ class Trainer:
         self.optimizer.zero_grad()
         logits = self.model(Tensor(batch.images))
         loss = F.cross_entropy(logits, Tensor(batch.labels), weight=self.weight, ignore_index=VOID)
+        if self.settings.iou_loss:
+            loss = loss + self.settings.iou_loss * soft_iou_loss(logits, batch.labels, VOID)
         value = float(loss.item())
         if not math.isfinite(value):
             raise NotFiniteError(f"the loss became {value}", self.step_number + 1)
@@ -119,6 +116,7 @@ class Trainer:
         rate = self.optimizer.param_groups[0]["lr"]
         self.schedule.step()
         self.step_number += 1
+        follow(self.segmenter.model, self.model, self.settings.average, self.step_number)
 
         now = ConfusionMatrix(len(self.segmenter.classes))
         now.update(batch.labels, logits.numpy().argmax(axis=1), VOID)
@@ -143,7 +141,8 @@ class Trainer:
         for name, array in model.items():
             if not np.isfinite(array).all():
                 raise NotFiniteError(f"{name} became NaN or infinite", self.step_number)
-        training = {f"optimizer/{n}": a for n, a in self.optimizer.state_dict().items()}
+        training = {f"model/{n}": a for n, a in model.items()}
+        training |= {f"optimizer/{n}": a for n, a in self.optimizer.state_dict().items()}
         training["running"] = self.running
         about = {
             **self.segmenter.about(),
@@ -152,7 +151,7 @@ class Trainer:
             "generators": [g.bit_generator.state for g in self._generators()],
             **more,
         }
-        return Checkpoint(model, about, training)
+        return Checkpoint(self.segmenter.model.state_dict(), about, training)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to the state in a checkpoint of a run with the same settings.
@@ -161,13 +160,9 @@ class Trainer:
         """
         if not checkpoint.training:
             raise InputError("it holds a model alone; give the file with the state of the training")
-        self.model.load_state_dict(checkpoint.model)
-        optimizer = {
-            name.removeprefix("optimizer/"): array
-            for name, array in checkpoint.training.items()
-            if name.startswith("optimizer/")
-        }
-        self.optimizer.load_state_dict(optimizer)
+        self.segmenter.model.load_state_dict(checkpoint.model)
+        self.model.load_state_dict(under("model/", checkpoint.training))
+        self.optimizer.load_state_dict(under("optimizer/", checkpoint.training))
         try:
             self.running = checkpoint.training["running"].reshape(self.running.shape)
             self.step_number = int(checkpoint.about["step"])
@@ -181,6 +176,18 @@ class Trainer:
     def _generators(self) -> list[np.random.Generator]:
         """Those that draw during training: dropout's. Batches draw from (seed, number) alone."""
         return [layer.generator for layer in self.model.modules() if isinstance(layer, Dropout)]
+
+
+def _model(settings: Settings, num_classes: int) -> FCN:
+    return FCN(
+        num_classes,
+        head=settings.head,
+        widths=settings.widths,
+        convs=settings.convs,
+        fc_channels=settings.fc_channels,
+        dropout=settings.dropout,
+        generator=np.random.default_rng(settings.seed),
+    )
 
 
 def _normalisation(
