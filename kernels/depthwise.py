@@ -36,17 +36,24 @@ def along_taps(
         rows = workspace.empty((nb.get_num_threads(), y.shape[2] * x.shape[3]), x.dtype)
         _row_loop(x, weight, bias, y, rows, taps.offset, taps.phases, strides)
     elif y.size:
-        _loop(x, weight, bias, y, taps.offset, taps.phases, strides)
+        rows = workspace.empty((nb.get_num_threads(), _longest(taps) * x.shape[3]), x.dtype)
+        _loop(x, weight, bias, y, rows, taps.offset, taps.run, taps.in_stride)
     return y
 
 
 def weight_along_taps(x: np.ndarray, dy: np.ndarray, taps: Taps) -> np.ndarray:
     """dL/dw (R·S, 1, C) from x (N, H, W, C) and dy (N, P, Q, C)."""
     n, p, q, c = dy.shape
-    by_row = np.zeros((p, len(taps.order), c), x.dtype)  # summed in a fixed order below
+    by_row = np.zeros((p, len(taps.order) * c), x.dtype)  # summed in a fixed order below
     if dy.size:
-        _weight_loop(x, dy, by_row, taps.offset, np.array(taps.in_stride))
-    return by_row.sum(axis=0, keepdims=True).transpose(1, 0, 2)
+        rows = workspace.empty((nb.get_num_threads(), _longest(taps) * c), x.dtype)
+        _weight_loop(x, dy, by_row, rows, taps.offset, taps.run, taps.in_stride)
+    return by_row.sum(axis=0).reshape(len(taps.order), 1, c)
+
+
+def _longest(taps: Taps) -> int:
+    """Taps of the longest run."""
+    return int(taps.run.max(initial=1))
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -84,49 +91,59 @@ def _row_loop(x, weight, bias, y, rows, offset, phases, strides):  # type: ignor
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _loop(x, weight, bias, y, offset, phases, strides):  # type: ignore[no-untyped-def]
-    step_y, step_x, out_y, out_x = strides
+def _loop(x, weight, bias, y, rows, offset, run, steps):  # type: ignore[no-untyped-def]
+    step_y, step_x = steps
     n, h, w, c = x.shape
-    p = y.shape[1]
+    _, p, q, _ = y.shape
+    flat_x, flat_y, flat_weight = x.reshape(-1), y.reshape(-1), weight.reshape(-1)
     for line in prange(n * p):
-        image = line // p
-        row = line - image * p
-        # the phases of this output row: those that start at row % out_y
-        for f in range(len(phases)):
-            top, left, _, width, first, last, _ = phases[f]
-            if top != row % out_y:
-                continue
-            i = row // out_y
-            for j in range(width):
-                target = y[image, row, left + j * out_x]
+        image, row = line // p, line % p
+        sums = rows[nb.get_thread_id()]
+        for j in range(q):
+            sums[:] = 0
+            t = 0
+            while t < len(offset):  # a run of taps is one row of numbers, and so are its weights
+                a, b, taps = row * step_y + offset[t, 0], j * step_x + offset[t, 1], run[t]
+                begin, end = min(max(0, -b), taps), min(taps, w - b)
+                if 0 <= a < h and begin < end:
+                    size, source = (end - begin) * c, ((image * h + a) * w + b + begin) * c
+                    pixels = flat_x[source : source + size]
+                    tap = flat_weight[(t + begin) * c : (t + end) * c]
+                    total = sums[begin * c : end * c]
+                    for e in range(size):
+                        total[e] += pixels[e] * tap[e]
+                t += taps
+            target = flat_y[(line * q + j) * c : (line * q + j + 1) * c]
+            for e in range(c):
+                target[e] = bias[e]
+            for low in range(0, len(sums), c):
+                part = sums[low : low + c]
                 for e in range(c):
-                    target[e] = bias[e]
-                for t in range(first, last):
-                    a = i * step_y + offset[t, 0]
-                    b = j * step_x + offset[t, 1]
-                    if 0 <= a < h and 0 <= b < w:
-                        source = x[image, a, b]
-                        tap = weight[t]
-                        for e in range(c):
-                            target[e] += source[e] * tap[e]
+                    target[e] += part[e]
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _weight_loop(x, dy, by_row, offset, steps):  # type: ignore[no-untyped-def]
+def _weight_loop(x, dy, by_row, rows, offset, run, steps):  # type: ignore[no-untyped-def]
     step_y, step_x = steps
     n, h, w, c = x.shape
-    p, q = dy.shape[1], dy.shape[2]
+    _, p, q, _ = dy.shape
+    flat_x, flat_dy = x.reshape(-1), dy.reshape(-1)
     for i in prange(p):
+        again = rows[nb.get_thread_id()]
+        sums = by_row[i]
         for image in range(n):
-            for t in range(len(offset)):
-                a = i * step_y + offset[t, 0]
-                if a < 0 or a >= h:
-                    continue
-                total = by_row[i, t]
-                for j in range(q):
-                    b = j * step_x + offset[t, 1]
-                    if 0 <= b < w:
-                        source = x[image, a, b]
-                        gradient = dy[image, i, j]
-                        for e in range(c):
-                            total[e] += source[e] * gradient[e]
+            for j in range(q):
+                for low in range(0, len(again), c):  # one gradient meets every tap of a run
+                    copy(again, low, flat_dy, ((image * p + i) * q + j) * c, c)
+                t = 0
+                while t < len(offset):
+                    a, b, taps = i * step_y + offset[t, 0], j * step_x + offset[t, 1], run[t]
+                    begin, end = min(max(0, -b), taps), min(taps, w - b)
+                    if 0 <= a < h and begin < end:
+                        size, source = (end - begin) * c, ((image * h + a) * w + b + begin) * c
+                        pixels = flat_x[source : source + size]
+                        total = sums[(t + begin) * c : (t + end) * c]
+                        gradient = again[:size]
+                        for e in range(size):
+                            total[e] += pixels[e] * gradient[e]
+                    t += taps

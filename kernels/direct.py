@@ -20,7 +20,7 @@ import numpy as np
 from numba import njit, prange
 
 from minifcn.kernels import workspace
-from minifcn.kernels.pack import contiguous
+from minifcn.kernels.pack import in_memory, turn
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import TALL, clear, columns, copy, covered, lanes, strip
 
@@ -50,19 +50,20 @@ def along_taps(
     cuts = np.arange(items + 1) * blocks // items
     most = int((cuts[1:] - cuts[:-1]).max()) * wide
     room = n * out[0] * out[1] + 2 * TALL
+    weights, turned = in_memory(by_tap)
     _tap_loop(
-        x, contiguous(by_tap, taps.order[:, 0]).reshape(-1), bias, y, taps.offset, cuts,
+        x, weights.reshape(-1), turned, bias, y, taps.order[:, 0].copy(), taps.offset, cuts,
         workspace.empty((threads, room * most), x.dtype),
         workspace.empty((threads, room * c), x.dtype),
         workspace.empty((threads, c * most), x.dtype),
-        wide, wide > lanes(x.dtype), x.dtype.type(floor),
+        wide, lanes(x.dtype), x.dtype.type(floor),
     )  # fmt: skip
     return y
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def _tap_loop(  # type: ignore[no-untyped-def]
-    x, weights, bias, y, offset, cuts, sums_of, panels, blocks_of, wide, two, floor
+    x, weights, turned, bias, y, order, offset, cuts, sums_of, panels, blocks_of, wide, side, floor
 ):
     n, h, w, c = x.shape
     _, p, q, k = y.shape
@@ -82,12 +83,19 @@ def _tap_loop(  # type: ignore[no-untyped-def]
             begin, end = max(0, -before), min(q, w - before)
             if first >= last or begin >= end:
                 continue
-            for d in range(c):  # as the weights come: whole rows of them
-                for j in range(across // wide):
-                    width = max(0, min(wide, used - j * wide))
-                    at = (j * c + d) * wide
-                    copy(block, at, weights, (t * c + d) * k + left + j * wide, width)
-                    clear(block, at + width, wide - width)
+            for j in range(across // wide):
+                width = max(0, min(wide, used - j * wide))
+                at, to = left + j * wide, j * c * wide
+                if turned:  # (taps, K, C) in memory
+                    at = (order[t] * k + at) * c
+                    turn(weights, at, c, width, c, block, to, wide, side)
+                else:
+                    at += order[t] * c * k
+                    for d in range(c):
+                        copy(block, to + d * wide, weights, at + d * k, width)
+                if width < wide:
+                    for d in range(c):
+                        clear(block, to + d * wide + width, wide - width)
             count = (last - first) * n * q
             clear(panel, count * c, (covered(count) - count) * c)
             for m in range((last - first) * n):
@@ -100,7 +108,7 @@ def _tap_loop(  # type: ignore[no-untyped-def]
                 to = first * n * q * across + j * wide
                 strip(
                     panel, 0, c, 1, block, j * c * wide, wide, sums, to, across,
-                    sums, to, across, c, count, two, lowest,
+                    sums, to, across, c, count, wide > side, lowest,
                 )  # fmt: skip
         for m in range(p * n * q):
             row, image, column = m // (n * q), m // q % n, m % q

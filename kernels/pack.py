@@ -15,6 +15,16 @@ from minifcn.kernels import workspace
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter, lanes, pointer
 
 
+def in_memory(by_tap: np.ndarray) -> tuple[np.ndarray, bool]:
+    """by_tap (taps, C, K) as a C-contiguous array, and whether C and K are exchanged in it."""
+    if by_tap.flags.c_contiguous:
+        return by_tap, False
+    turned = by_tap.transpose(0, 2, 1)
+    if turned.flags.c_contiguous:
+        return turned, True
+    return np.ascontiguousarray(by_tap), False  # weights that no layer made, (K, C, R, S) in memory
+
+
 def contiguous(by_tap: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
     """by_tap (taps, C, K), any view, as a C-contiguous array: itself, if it is one.
 
@@ -22,13 +32,11 @@ def contiguous(by_tap: np.ndarray, order: np.ndarray | None = None) -> np.ndarra
     """
     everything = np.arange(len(by_tap))
     order = everything if order is None else order
-    if np.array_equal(order, everything) and by_tap.flags.c_contiguous:
-        return by_tap
-    turned = by_tap.transpose(0, 2, 1)
-    if not turned.flags.c_contiguous:  # weights that no layer made, as (K, C, R, S) in memory
-        return np.ascontiguousarray(by_tap[order])
+    weights, turned = in_memory(by_tap)
+    if not turned:
+        return weights if np.array_equal(order, everything) else weights[order]
     target = workspace.empty((len(order), *by_tap.shape[1:]), by_tap.dtype)
-    _turn_loop(turned, order, target, lanes(by_tap.dtype))
+    _turn_loop(weights, order, target, lanes(by_tap.dtype))
     return target
 
 
@@ -63,6 +71,20 @@ def _turn_square(typing, X, x, x_row, Y, y, y_row):  # type: ignore[no-untyped-d
     return signature, code
 
 
+@njit(cache=True, nogil=True)
+def turn(source, at, row, height, width, target, to, to_row, side):  # type: ignore[no-untyped-def]
+    """target[j, i] = source[i, j] for i < height, j < width: by squares of ``side``, a vector."""
+    for i in range(0, height, side):
+        for j in range(0, width, side):
+            here, there = at + i * row + j, to + j * to_row + i
+            if i + side <= height and j + side <= width:
+                _turn_square(source, here, row, target, there, to_row)
+            else:
+                for a in range(min(side, height - i)):
+                    for b in range(min(side, width - j)):
+                        target[there + b * to_row + a] = source[here + a * row + b]
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def _turn_loop(source, order, target, side):  # type: ignore[no-untyped-def]
     _, a, b = source.shape
@@ -70,11 +92,5 @@ def _turn_loop(source, order, target, side):  # type: ignore[no-untyped-def]
     flat, result = source.reshape(-1), target.reshape(-1)
     for item in prange(len(order) * down):
         t, top = item // down, item % down * side
-        for left in range(0, b, side):
-            at, to = (order[t] * a + top) * b + left, (t * b + left) * a + top
-            if top + side <= a and left + side <= b:
-                _turn_square(flat, at, b, result, to, a)
-            else:
-                for i in range(min(side, a - top)):
-                    for j in range(min(side, b - left)):
-                        result[to + j * a + i] = flat[at + i * b + j]
+        height = min(side, a - top)
+        turn(flat, (order[t] * a + top) * b, b, height, b, result, t * a * b + top, a, side)
