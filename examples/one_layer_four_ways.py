@@ -28,7 +28,7 @@ W = mf.Tensor(np.ascontiguousarray(w.transpose(2, 3, 1, 0)).transpose(3, 2, 0, 1
 
 
 def textbook(x, w):
-    """The column matrix (im2col), one row a pixel, nine times as large as the picture; then BLAS."""
+    """The column matrix (im2col), one row a pixel, nine times as large as x; then BLAS."""
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = sliding_window_view(padded, (3, 3), (2, 3))  # (N, C, P, Q, 3, 3)
     columns = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, C * 9)

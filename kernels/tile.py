@@ -2,8 +2,8 @@
 
     C[i, j] = max(floor, S[i, j] + Σₖ A[i, k] · B[k, j])        i < rows,  j < vectors × lanes
 
-The tile's sum lives in registers until S is added to it. In step k one row of B is loaded (a vector or
-two), each A[i, k] is broadcast, and one fused multiply-add goes to each accumulator::
+The tile's sum lives in registers until S is added to it. In step k one row of B is loaded (a vector
+or two), each A[i, k] is broadcast, and one fused multiply-add goes to each accumulator::
 
                  B[k, 0:16]  B[k, 16:32]
     A[0, k]  →     acc00        acc01

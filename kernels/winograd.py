@@ -10,9 +10,10 @@ product of (tiles, C) with (C, K), which the register tile does; the transforms 
 few multiplications by constants.
 
 The idea: a convolution is a product of polynomials, Y(z) = g(z)·d(z); evaluate both at n points,
-multiply there, interpolate (Toom, Cook). Which points decides how errors grow: with 0, ±⅝, ±3⁄2 and
-∞ for m = 4, float32 rounds 2.1 to 2.9 times as much as PyTorch's plain sums (root mean square, 16 to
-256 channels), with 0, ±1, ½, −2 and ∞ about a third more. Points in pairs also leave more zeros in B.
+multiply there, interpolate (Toom, Cook). Which points decides how errors grow. With 0, ±⅝, ±3⁄2
+and ∞ for m = 4, float32 rounds 2.1 to 2.9 times as much as PyTorch's plain sums (root mean square,
+16 to 256 channels); with 0, ±1, ½, −2 and ∞ half as much again. Points in pairs also put more zeros
+into B.
 
 The gradient for w is the same with the roles exchanged: d and dy are transformed, and
 
