@@ -10,8 +10,10 @@ product of (tiles, C) with (C, K), which the register tile does; the transforms 
 few multiplications by constants.
 
 The idea: a convolution is a product of polynomials, Y(z) = g(z)·d(z); evaluate both at n points,
-multiply there, interpolate (Toom, Cook). Which points decides how errors grow: 0, ±1, ½, −2 and ∞
-for m = 4 are better than 0, ±1, ±2 and ∞.
+multiply there, interpolate (Toom, Cook). Which points decides how errors grow. With 0, ±⅝, ±3⁄2
+and ∞ for m = 4, float32 rounds 2.1 to 2.9 times as much as PyTorch's plain sums (root mean square,
+16 to 256 channels); with 0, ±1, ½, −2 and ∞ half as much again. Points in pairs also put more zeros
+into B.
 
 The gradient for w is the same with the roles exchanged: d and dy are transformed, and
 
@@ -48,7 +50,7 @@ LINE = 64  # bytes of a cache line
 
 def matrices(m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Aᵀ (m, n), G (n, 3) and Bᵀ (n, n) of F(m×m, 3×3), n = m + 2, exact and then rounded."""
-    points = {2: ("0", "1", "-1"), 4: ("0", "1", "-1", "1/2", "-2")}[m]
+    points = {2: ("0", "1", "-1"), 4: ("0", "5/8", "-5/8", "3/2", "-3/2")}[m]
     at = [Fraction(p) for p in points]
     n = m + 2
     A = [[p**k for p in at] + [Fraction(k == m - 1)] for k in range(m)]  # values, as of d·g there

@@ -1,0 +1,30 @@
+"""Run by test_kernels_widths in a process of its own: every algorithm, at a forced vector width.
+
+python -m tests.check_width 8
+"""
+
+import sys
+
+import numpy as np
+
+from minifcn.kernels import vector
+from tests.convolutions import ALGORITHMS, by_elements, by_minifcn, errors, layer, like_a_layers
+
+#: ragged against every width; 49 channels leave one over in the pieces of Winograd's sums
+SHAPES = [((1, 17, 9, 7), 21, 1), ((2, 49, 20, 19), 37, 2), ((1, 1, 1, 1), 3, 2)]
+
+
+def main(lanes):
+    assert vector.lanes(np.float32) == lanes, (vector.lanes(np.float32), lanes)
+    for x_shape, filters, padding in SHAPES:
+        x, w, b, dy = layer(x_shape, filters, padding)
+        wanted = by_elements(x, w, b, dy, (padding, padding))
+        for name in ALGORITHMS:
+            found = by_minifcn(name, x, like_a_layers(w), b, dy, padding=padding)
+            worst = max(errors(found, wanted))
+            assert worst <= 2e-5, (name, x_shape, worst)
+    print("right at", lanes, "lanes")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
