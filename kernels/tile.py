@@ -97,12 +97,19 @@ def _tile_of(height: int, vectors: int) -> Any:
                         total = emit.multiply_add(one, b_row[j], builder.load(acc[i, j]))
                         builder.store(total, acc[i, j])
 
-            lowest = emit.repeat(floor)
-            for i, j in tile:
-                before = emit.at(emit.at(start, emit.times(s_row, i)), j * emit.width)
-                after = emit.at(emit.at(end, emit.times(c_row, i)), j * emit.width)
-                total = builder.fadd(emit.load(before), builder.load(acc[i, j]))
-                emit.store(emit.not_below(total, lowest), after)
+            def finish(least):  # type: ignore[no-untyped-def]
+                for i, j in tile:
+                    before = emit.at(emit.at(start, emit.times(s_row, i)), j * emit.width)
+                    after = emit.at(emit.at(end, emit.times(c_row, i)), j * emit.width)
+                    total = builder.fadd(emit.load(before), builder.load(acc[i, j]))
+                    emit.store(total if least is None else emit.not_below(total, least), after)
+
+            nothing = ir.Constant(emit.scalar, float("-inf"))
+            with builder.if_else(builder.fcmp_ordered("==", floor, nothing)) as (plain, floored):
+                with plain:
+                    finish(None)
+                with floored:
+                    finish(emit.repeat(floor))
             return context.get_dummy_value()
 
         return signature, code

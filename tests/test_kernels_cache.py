@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from minifcn.kernels.ahead import MARK
+
 
 def compiled(folder, *arguments):
     """The kernels that a process with this cache compiles for a step of training."""
     result = subprocess.run(
         [sys.executable, "-m", "tests.check_compiled", *arguments],
         cwd=Path(__file__).parents[1],
-        env={**os.environ, "NUMBA_CACHE_DIR": str(folder)},
+        env={**os.environ, "NUMBA_CACHE_DIR": str(folder), MARK: "1"},  # nobody else compiles
         capture_output=True,
         text=True,
     )
@@ -30,3 +32,24 @@ def test_a_second_process_compiles_nothing(tmp_path):
     assert len(first) > 15 and "im2col._multiply_loop" in first
     assert compiled(tmp_path) == []
     assert compiled(tmp_path, "plant") == ["im2col._pack_loop"]
+
+
+@pytest.mark.slow
+def test_the_kernels_that_a_step_meets_late_are_compiled_ahead(tmp_path):
+    """What the second process leaves on disk is what the first would have compiled itself."""
+    call = [sys.executable, "-m", "minifcn.kernels.ahead"]
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), MARK: "1"}
+    subprocess.run(call, cwd=Path(__file__).parents[1], env=env, check=True)
+    left = compiled(tmp_path)
+    assert "im2col._multiply_loop" in left and "winograd._conv_loop" in left
+    late = {
+        "cross_entropy._cross_entropy_numba",
+        "depthwise._row_loop",
+        "depthwise._loop",
+        "depthwise._weight_loop",
+        "im2col_weight._weight_loop",
+        "max_pool2d._max_unpool_tiles_numba",
+        "pack._turn_loop",
+        "winograd._weight_loop",
+    }
+    assert not late & set(left)

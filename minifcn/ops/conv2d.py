@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minifcn import geometry, kernels
+from minifcn import device, geometry, kernels
 from minifcn.errors import ShapeError
+from minifcn.kernels import ahead
 from minifcn.ops.layout import Pair, channels_first, channels_last, is_picture, pair
 from minifcn.ops.pointwise import Gate
 from minifcn.tensor import Function, Tensor, is_grad_enabled
@@ -209,6 +210,9 @@ def _convolved(
     if k % groups:
         raise ShapeError(f"{name}: weight has {k} filters, which groups={groups} does not divide")
     _check_bias(name, x, bias, k)
+    trains = weight.requires_grad and is_grad_enabled() and not device.is_reference()
+    if trains and x.dtype == np.float32:
+        ahead.begin()
     try:
         return Conv2d(settings, relu=relu)(x, weight, bias)
     except ShapeError as error:
