@@ -36,6 +36,8 @@ def test_settings_survive_json():
         ("weight_decay", -1.0, "0 or more"),
         ("average", 1.0, "below 1"),
         ("iou_loss", -0.5, "0 (none) or more"),
+        ("scale", 0.5, "1 (none) or more"),
+        ("dropout", 1.0, "less than 1"),
         ("even_kinds", 1.5, "0 to 1"),
         ("views", "both", "one, mirrored, turned"),
         ("optimizer", "lbfgs", "adam, sgd"),

@@ -122,6 +122,8 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--augment", type=_on_off, metavar="on|off", help="vary size, side and colours")
     add("--even-kinds", type=float, metavar="X", help="show rare kinds of nuclei pictures more "
         "often: from 0, as they come, to 1, each kind alike")  # fmt: skip
+    add("--scale", type=float, metavar="X", help="enlarge or shrink by up to this factor")
+    add("--dropout", type=float, metavar="X", help="share of fc6's and fc7's results left out")
     add("--normalise", choices=("dataset", "picture"),
         help="by the mean and deviation of the training set, or of each picture")  # fmt: skip
     add("--optimizer", choices=("adam", "sgd"), help="AdamW, or SGD with momentum 0.9")

@@ -23,11 +23,15 @@ def augmentation(settings: Settings) -> Compose:
     """
     steps: list[Transform] = []
     if settings.augment and settings.layout == "nuclei":
-        steps = [RandomScale(0.7, 1.4), RandomFlip(0.5, 0.5), RandomRotate90()]
+        steps = [_scale(settings), RandomFlip(0.5, 0.5), RandomRotate90()]
     elif settings.augment:
-        steps = [RandomScale(0.8, 1.25), RandomFlip(0.5)]
+        steps = [_scale(settings), RandomFlip(0.5)]
     if settings.crop is not None:
         steps.append(RandomCrop(settings.crop))
     if settings.augment:
         steps.append(ColourJitter(0.3, 0.3, 0.3))
     return Compose(*steps)
+
+
+def _scale(settings: Settings) -> RandomScale:
+    return RandomScale(1 / settings.scale, settings.scale)

@@ -16,6 +16,7 @@ NUCLEI = Settings(
     steps=450,
     batch_size=8,
     crop=(128, 128),
+    scale=1.4,
     normalise="picture",  # dim fluorescence and bright stain lie far apart
     lr=5e-3,
     schedule="cosine",

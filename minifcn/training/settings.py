@@ -38,6 +38,7 @@ class Settings:
     crop: tuple[int, int] | None = (128, 128)
     resize: tuple[int, int] | None = None
     augment: bool = True
+    scale: float = 1.25  # augmentation enlarges or shrinks a picture by up to this factor
     even_kinds: float = 0.0  # layout nuclei: see `minifcn.training.even_kinds`
     normalise: str = "dataset"  # by the training set's mean and deviation, or each picture's own
 
@@ -71,6 +72,10 @@ class Settings:
             raise InputError(f"lr is {self.lr}; give a learning rate above 0, such as 0.001")
         if not 0.0 <= self.weight_decay < float("inf"):
             raise InputError(f"weight_decay is {self.weight_decay}; give 0 or more")
+        if not 1.0 <= self.scale < float("inf"):
+            raise InputError(f"scale is {self.scale}; give a factor of 1 (none) or more")
+        if not 0.0 <= self.dropout < 1.0:
+            raise InputError(f"dropout is {self.dropout}; give 0 (none) or more, and less than 1")
         if not 0.0 <= self.iou_loss < float("inf"):
             raise InputError(f"iou_loss is {self.iou_loss}; give 0 (none) or more")
         if not 0.0 <= self.even_kinds <= 1.0:
