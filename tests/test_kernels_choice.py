@@ -29,8 +29,9 @@ def test_the_well_known_cases(kind):
     assert chosen(kind, 64, 64, kernel=(1, 1)) == "gemm"
     assert chosen(kind, 64, 64, kernel=(1, 1), stride=(2, 2)) == "im2col"
     assert chosen(kind, 64, 64, stride=(2, 2)) == "im2col"
-    assert chosen(kind, 64, 64, dilation=(2, 2)) == "im2col"
-    assert chosen(kind, 64, 64, groups=2) == "im2col"
+    assert chosen(kind, 64, 64, dilation=(2, 2)) == "winograd4"
+    assert chosen(kind, 64, 64, groups=2) == "winograd4"
+    assert chosen(kind, 64, 64, groups=8) == "im2col"  # eight channels: less than a vector
     assert chosen(kind, 64, 64, kernel=(5, 5)) == "im2col"
     assert chosen(kind, 64, 64, groups=64) == "depthwise"
     assert chosen(kind, 512, 512, out=(2, 2)) != "winograd4"  # six rows of tiles for two
@@ -51,8 +52,9 @@ def test_forcing_leaves_alone_what_the_forced_cannot_serve():
         assert chosen("forward", 64, 64, stride=(2, 2)) == "im2col"
         assert chosen("forward", 64, 64, kernel=(1, 1)) == "gemm"
         assert chosen("forward", 64, 64, groups=64) == "depthwise"
-        assert chosen("forward", 64, 64, groups=2) == "im2col"
+        assert chosen("forward", 64, 64, kernel=(5, 5), groups=2) == "im2col"
     with mf.conv_algorithm("direct"):
+        assert chosen("forward", 64, 64, kernel=(5, 5), groups=2) == "im2col"
         assert chosen("forward", 64, 64, kernel=(1, 1)) == "direct"
         assert chosen("input", 64, 64, dilation=(2, 1)) == "direct"
         assert chosen("weight", 64, 64, kernel=(5, 5)) == "im2col"
@@ -110,8 +112,8 @@ def test_the_forced_one_computes(name, monkeypatch):
 
         def called(*args, **kwargs):
             calls.append(where)
-            tile = [a for a in args if isinstance(a, int)]
-            assert name[:-1] != "winograd" or tile == [int(name[-1])]
+            whole = [a for a in args if isinstance(a, int)]  # the last: m, for tiles of m × m
+            assert name[:-1] != "winograd" or whole[-1] == int(name[-1])
             return original(*args, **kwargs)
 
         monkeypatch.setattr(getattr(entry, module), function, called)
@@ -220,7 +222,9 @@ def test_a_wrong_padding_is_seen(name, monkeypatch):
     monkeypatch.setattr(
         entry.winograd, "conv", lambda x, w, b, pad, *a, **k: conv(x, w, b, moved(pad), *a, **k)
     )
-    monkeypatch.setattr(entry.winograd, "weight", lambda x, g, pad, m: weight(x, g, moved(pad), m))
+    monkeypatch.setattr(
+        entry.winograd, "weight", lambda x, g, pad, *a: weight(x, g, moved(pad), *a)
+    )
     assert wrong(name) == [True, True, True]
 
 

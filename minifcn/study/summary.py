@@ -169,7 +169,7 @@ def _layer(name: str, module: nn.Module, x: Tensor, output: Tensor, new: bool) -
             module.dilation,
             module.groups,
             (output.shape[2], output.shape[3]),
-            x.dtype,
+            dtype=x.dtype,
         )
     elif isinstance(module, nn.Linear):
         multiplications = math.prod(x.shape[1:]) * module.out_features
