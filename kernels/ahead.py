@@ -44,7 +44,8 @@ def begin() -> None:
         return
     path = os.pathsep.join(part or os.getcwd() for part in sys.path)  # to find this package
     subprocess.Popen(
-        [sys.executable, "-m", "minifcn.kernels.ahead"],
+        # -P: this package, not one that happens to lie in the working directory
+        [sys.executable, "-P", "-m", "minifcn.kernels.ahead"],
         env={**os.environ, "PYTHONPATH": path, MARK: "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -13,7 +13,7 @@ NUCLEI = Settings(
     head="fcn2s",
     widths=(16, 32, 64, 128, 128),
     dropout=0.2,  # a short run forgets little by heart
-    steps=450,
+    steps=600,
     batch_size=8,
     crop=(128, 128),
     scale=1.4,
@@ -21,7 +21,7 @@ NUCLEI = Settings(
     lr=5e-3,
     schedule="cosine",
     warmup=20,
-    eval_every=75,
+    eval_every=100,
 )
 """The nuclei that come with the package, and folders laid out as they are: two minutes."""
 

@@ -149,7 +149,9 @@ class Run:
     def _is_best(self, score: float) -> bool:
         if math.isnan(score):
             return self.best is None
-        return self.best is None or score > self.best["val_mean_iou"]
+        # To three digits, as it is shown: what differs less is chance, and the later weights are
+        # the average of more steps.
+        return self.best is None or round(score, 3) >= round(self.best["val_mean_iou"], 3)
 
     def _checkpoint(self) -> Checkpoint:
         return self.trainer.checkpoint({"data": self.data, "best": self.best})
