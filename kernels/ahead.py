@@ -29,28 +29,35 @@ MARK = "MINIFCN_COMPILES_AHEAD"
 _begun = False
 
 
-def begin() -> None:
+def begin() -> subprocess.Popen[bytes] | None:
     """Start the second process, once, if nothing is on disk yet and a second core is there.
 
-    It says nothing, and ends by itself.
+    It says nothing, and ends by itself; nobody need wait for it. If it fails, this process compiles
+    everything.
     """
     global _begun
     if _begun:
-        return
+        return None
     _begun = True
     folder = winograd._weight_loop.stats.cache_path
     alone = nb.config.DISABLE_JIT or nb.get_num_threads() < 2 or MARK in os.environ
     if alone or folder is None or any(Path(folder).glob("winograd._weight_loop*.nbi")):
-        return
+        return None
     path = os.pathsep.join(part or os.getcwd() for part in sys.path)  # to find this package
-    subprocess.Popen(
-        # -P: this package, not one that happens to lie in the working directory
-        [sys.executable, "-P", "-m", "minifcn.kernels.ahead"],
-        env={**os.environ, "PYTHONPATH": path, MARK: "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    _processes.append(
+        subprocess.Popen(
+            # -P: this package, not one that happens to lie in the working directory
+            [sys.executable, "-P", "-m", "minifcn.kernels.ahead"],
+            env={**os.environ, "PYTHONPATH": path, MARK: "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     )
+    return _processes[0]
+
+
+_processes: list[subprocess.Popen[bytes]] = []  # Python warns of one that is let go while it runs
 
 
 def compile_late_kernels() -> None:

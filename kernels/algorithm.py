@@ -14,7 +14,6 @@ depthwise  one filter a channel, summed directly                   as many group
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -124,11 +123,6 @@ class conv_algorithm:
     def __enter__(self) -> conv_algorithm:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         global _forced
         _forced = self._before

@@ -62,16 +62,17 @@ def along_taps(
     wide = columns(x.dtype, k * merged)
     blocks = -(-k * merged // wide)
     single = reads == 1 and not taps.offset.any()
-    direct = single and taps.in_stride == (1, 1) and groups == 1 and x.shape[1:3] == out
+    as_it_is = single and taps.in_stride == (1, 1) and groups == 1 and x.shape[1:3] == out
     most = int((taps.phases[:, 5] - taps.phases[:, 4]).max(initial=0))
-    depth = max(1, most if direct else min(most, _taps_at_once(c))) * c
+    depth = max(1, most if as_it_is else min(most, _taps_at_once(c))) * c
     size = max(8 * TALL, PANEL_BYTES // (depth * x.itemsize) // TALL * TALL)
     work = _shares(taps, n, groups, k, wide, size, threads)
     size = int(work[:, 3].max()) + 2 * TALL
-    order = taps.order
     if merged == 1:  # each tap meets one read: bring them into that order
-        by_tap, order = contiguous(by_tap, order[:, 0]), np.arange(reads)[:, None]
-    weights = _packed(contiguous(by_tap), order, groups, blocks, wide)
+        by_tap, order = contiguous(by_tap, taps.order[:, 0]), np.arange(reads)[:, None]
+    else:
+        by_tap, order = contiguous(by_tap), taps.order
+    weights = _packed(by_tap, order, groups, blocks, wide)
     start = np.zeros((groups, blocks * wide), x.dtype)
     start[:, : k * merged] = np.tile(bias.reshape(groups, k), merged)
     panels = workspace.empty((threads, size * (depth + wide)), x.dtype)
@@ -79,7 +80,7 @@ def along_taps(
     _multiply_loop(
         x, weights.reshape(-1), start.reshape(-1), y, taps.offset, taps.run, taps.phases,
         taps.in_stride, taps.out_stride, work, panels, edges, blocks, k, wide,
-        wide > lanes(x.dtype), taps.out_stride == (1, 1), direct, _taps_at_once(c),
+        wide > lanes(x.dtype), taps.out_stride == (1, 1), as_it_is, _taps_at_once(c),
         x.dtype.type(floor),
     )  # fmt: skip
     return y
@@ -199,7 +200,7 @@ def fill_panel(x, c0, c, offset, run, first, last, grid, steps, pixel, count, pa
 @njit(cache=True, nogil=True, parallel=True)
 def _multiply_loop(  # type: ignore[no-untyped-def]
     x, weights, start, y, offset, run, phases, steps, out_steps, work, panels, edges,
-    blocks, k, wide, two, dense, direct, taps_at_once, floor,
+    blocks, k, wide, two, dense, as_it_is, taps_at_once, floor,
 ):  # fmt: skip
     out_y, out_x = out_steps
     all_k, c = y.shape[3], x.shape[3] // (y.shape[3] // k)
@@ -217,7 +218,7 @@ def _multiply_loop(  # type: ignore[no-untyped-def]
             begin = first + (last - first) * piece // pieces
             end = first + (last - first) * (piece + 1) // pieces
             depth = (end - begin) * c
-            read = direct and covered(count) == count  # a tile that hangs over would leave x
+            read = as_it_is and covered(count) == count  # a tile that hangs over would leave x
             if not read:
                 fill_panel(
                     x, g * c, c, offset, run, begin, end, (height, width), steps, pixel, count,
@@ -247,15 +248,10 @@ def _multiply_loop(  # type: ignore[no-untyped-def]
                 (pixel + m) % width,
             )
             to = ((image * y.shape[1] + top + i * out_y) * y.shape[2] + left + j * out_x) * all_k
-            begin = total // wide * wide if inner else 0  # whole blocks are in y already
             if together == 1:
-                copy(
-                    flat_y,
-                    to + g * k + first_column + begin,
-                    edge,
-                    m * across + begin,
-                    total - begin,
-                )
+                done = total // wide * wide if inner else 0  # whole blocks are in y already
+                here = to + g * k + first_column + done
+                copy(flat_y, here, edge, m * across + done, total - done)
             elif all_k == k:
                 copy(flat_y, to + first_column, edge, m * across, total)
             else:  # merged phases of several groups: the channels of one phase at a time

@@ -44,13 +44,13 @@ def weight_along_taps(x: np.ndarray, dy: np.ndarray, taps: Taps, groups: int) ->
     shape = (parts, groups, features + 2 * TALL, across)
     sums = workspace.empty((features, k) if exact else shape, x.dtype)
     single = len(taps.order) == 1 and not taps.offset.any()
-    direct = single and taps.in_stride == (1, 1) and groups == 1 and x.shape[1:3] == dy.shape[1:3]
+    as_it_is = single and taps.in_stride == (1, 1) and groups == 1 and x.shape[1:3] == dy.shape[1:3]
     depth = int((work[:, 3] - work[:, 2]).max()) + 2 * c + 2 * TALL + wide
     panels = workspace.empty((threads, PIXELS * depth), x.dtype)
     gradients = workspace.empty((threads, PIXELS * across), x.dtype)
     _weight_loop(
         x, dy, sums.reshape(-1), taps.offset, taps.run, taps.in_stride, work, panels, gradients,
-        k, wide, across, features + (0 if exact else 2 * TALL), wide > lanes(x.dtype), direct,
+        k, wide, across, features + (0 if exact else 2 * TALL), wide > lanes(x.dtype), as_it_is,
     )  # fmt: skip
     if exact:
         return sums.reshape(len(taps.order), c, k)
@@ -80,7 +80,7 @@ def _shares(groups: int, parts: int, features: int, pixels: int, threads: int) -
 
 @njit(cache=True, nogil=True, parallel=True)
 def _weight_loop(  # type: ignore[no-untyped-def]
-    x, dy, sums, offset, run, steps, work, panels, gradients, k, wide, across, height, two, direct
+    x, dy, sums, offset, run, steps, work, panels, gradients, k, wide, across, height, two, as_it_is
 ):
     _, p, q, all_k = dy.shape
     groups = all_k // k
@@ -98,7 +98,7 @@ def _weight_loop(  # type: ignore[no-untyped-def]
             count = min(PIXELS, end - pixel)
             # a 1×1 kernel reads x where it lies, if no tile hangs over its last row
             source, at, row = flat_x, pixel * c + low, c
-            if not direct or covered(high - low) != high - low:
+            if not as_it_is or covered(high - low) != high - low:
                 fill_panel(
                     x, g * c, c, offset, run, first, last, (p, q), steps, pixel, count,
                     panel, depth + wide,

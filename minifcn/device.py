@@ -12,8 +12,6 @@ An operation never asks which device it is on. It calls ``kernels.NAME``, and th
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from minifcn.errors import InputError
 
 DEVICES = ("cpu", "reference")
@@ -48,11 +46,6 @@ class use:
     def __enter__(self) -> use:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         global _current
         _current = self._before

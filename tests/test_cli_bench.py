@@ -7,7 +7,7 @@ from PIL import Image
 
 from minifcn.bench import cases, contenders, suites
 from minifcn.bench.row import Row
-from minifcn.cli.main import main
+from minifcn.cli.main import build_parser, main
 
 TINY = (
     cases.Convolution("tiny convolution", 3, 4, 9, 3, padding=1, batch=1, bar=0.5, quick=True),
@@ -77,3 +77,8 @@ def test_memory_of_a_fresh_process(tmp_path, monkeypatch):
     assert code == 0
     (row,) = content["rows"]
     assert row["unit"] == "MiB" and 20 < row["figures"]["minifcn"] < 2000
+
+
+def test_the_command_line_knows_every_suite():
+    for suite in suites.SUITES:
+        assert build_parser().parse_args(["bench", suite]).suites == [suite]

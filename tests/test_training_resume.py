@@ -190,3 +190,21 @@ def test_a_weight_that_is_not_finite_is_never_saved(tmp_path, data):
     next(iter(run.trainer.model.parameters())).data[...] = math.inf
     with pytest.raises(NotFiniteError, match="NaN or infinite"):
         run.trainer.checkpoint({})
+
+
+@pytest.mark.parametrize(
+    "scores, chosen",
+    [
+        ([0.81, 0.80, 0.79], 0),
+        ([0.80, 0.81, 0.809], 1),
+        ([0.8104, 0.80, 0.8099], 2),  # 0.810 both: the later weights are the average of more steps
+        ([float("nan"), 0.1, float("nan")], 1),
+    ],
+)
+def test_which_validation_is_the_best(tmp_path, data, scores, chosen):
+    run = new_run(tmp_path / "run", data)
+    taken = None
+    for i, score in enumerate(scores):
+        if run._is_best(score):
+            run.best, taken = {"step": i, "val_mean_iou": score}, i
+    assert taken == chosen

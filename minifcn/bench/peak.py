@@ -20,7 +20,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite import ir
@@ -28,43 +27,30 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-CHAINS = 12
+from minifcn.kernels.vector import Emitter, lanes
 
-_has = {name for name, present in llvm.get_host_cpu_features().items() if present}
-#: float32 lanes of one vector register
-LANES = 16 if "avx512f" in _has else 8 if "avx" in _has else 4
+CHAINS = 12
 
 
 @intrinsic
 def _chains(typing, x, y, count):  # type: ignore[no-untyped-def]
     """CHAINS vectors, each taken through v ← v·x + y ``count`` times; their sum's first lane."""
     signature = types.float32(types.float32, types.float32, types.int64)
-    vector = ir.VectorType(ir.FloatType(), LANES)
 
     def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        fma = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{LANES}f32"
-        )
-        zero = ir.Constant(ir.IntType(32), 0)
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
-
-        def repeated(number):  # type: ignore[no-untyped-def]
-            undefined = ir.Constant(vector, ir.Undefined)
-            first = builder.insert_element(undefined, number, zero)
-            return builder.shuffle_vector(first, undefined, everywhere)
-
-        x, y = repeated(args[0]), repeated(args[1])
+        emit = Emitter(context, builder, types.float32)
+        x, y = emit.repeat(args[0]), emit.repeat(args[1])
         with builder.goto_entry_block():
-            chains = [builder.alloca(vector) for _ in range(CHAINS)]  # become registers
+            chains = [builder.alloca(emit.vector) for _ in range(CHAINS)]  # become registers
         for i, chain in enumerate(chains):  # different starts, or LLVM would compute one of them
-            builder.store(ir.Constant(vector, [float(i)] * LANES), chain)
+            builder.store(emit.constant(i), chain)
         with cgutils.for_range(builder, args[2]):
             for chain in chains:
-                builder.store(builder.call(fma, [builder.load(chain), x, y]), chain)
+                builder.store(emit.multiply_add(builder.load(chain), x, y), chain)
         total = builder.load(chains[0])
         for chain in chains[1:]:
             total = builder.fadd(total, builder.load(chain))
-        return builder.extract_element(total, zero)
+        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
 
     return signature, code
 
@@ -96,4 +82,4 @@ def gflops(threads: int | None = None, seconds: float = 1.5) -> float:
             best = min(best, time.perf_counter() - start)
     finally:
         numba.set_num_threads(before)
-    return 2 * LANES * CHAINS * count * threads / best / 1e9
+    return 2 * lanes(np.float32) * CHAINS * count * threads / best / 1e9

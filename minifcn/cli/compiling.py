@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from numba.core import event
 
@@ -36,12 +35,7 @@ class CompileWatch(event.Listener):
         event.register("numba:compile", self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         event.unregister("numba:compile", self)
 
     def on_start(self, event: event.Event) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -80,14 +79,9 @@ class TrainingProgress:
             self.watch.on_first = lambda: self._print("compiling kernels for this processor, once")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self._bar.stop()
-        self.watch.__exit__(kind, error, trace)
+        self.watch.__exit__(*failure)
         if self.watch.count > self._told:
             self._print(self.watch.summary())
 

@@ -147,11 +147,11 @@ class Run:
             observer.on_validation(step.number, evaluation, better)
 
     def _is_best(self, score: float) -> bool:
-        if math.isnan(score):
-            return self.best is None
+        if self.best is None or math.isnan(self.best["val_mean_iou"]):
+            return True
         # To three digits, as it is shown: what differs less is chance, and the later weights are
-        # the average of more steps.
-        return self.best is None or round(score, 3) >= round(self.best["val_mean_iou"], 3)
+        # the average of more steps. (A score that is not a number is never the better one.)
+        return round(score, 3) >= round(self.best["val_mean_iou"], 3)
 
     def _checkpoint(self) -> Checkpoint:
         return self.trainer.checkpoint({"data": self.data, "best": self.best})
