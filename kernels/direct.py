@@ -24,6 +24,7 @@ from minifcn.kernels.pack import in_memory, turn
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import TALL, clear, columns, copy, covered, lanes, strip
 
+PIXELS = 1024  # of the map that a thread brings together at a time
 BLOCKS = 8  # columns of tiles that a thread takes at a time: their weights stay in its cache
 
 
@@ -50,28 +51,30 @@ def along_taps(
     cuts = np.arange(items + 1) * blocks // items
     most = int((cuts[1:] - cuts[:-1]).max()) * wide
     room = n * out[0] * out[1] + 2 * TALL
+    rows = min(n * out[0], max(1, PIXELS // out[1]))
     weights, turned = in_memory(by_tap)
     _tap_loop(
         x, weights.reshape(-1), turned, bias, y, taps.order[:, 0].copy(), taps.offset, cuts,
         workspace.empty((threads, room * most), x.dtype),
-        workspace.empty((threads, room * c), x.dtype),
+        workspace.empty((threads, (rows * out[1] + 2 * TALL) * c), x.dtype),
         workspace.empty((threads, c * most), x.dtype),
-        wide, lanes(x.dtype), x.dtype.type(floor),
+        rows, wide, lanes(x.dtype), x.dtype.type(floor),
     )  # fmt: skip
     return y
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def _tap_loop(  # type: ignore[no-untyped-def]
-    x, weights, turned, bias, y, order, offset, cuts, sums_of, panels, blocks_of, wide, side, floor
-):
+    x, weights, turned, bias, y, order, offset, cuts, totals, panels, blocks,
+    rows, wide, side, floor,
+):  # fmt: skip
     n, h, w, c = x.shape
     _, p, q, k = y.shape
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     lowest = x.dtype.type(-np.inf)
     for item in prange(len(cuts) - 1):
-        sums, panel = sums_of[nb.get_thread_id()], panels[nb.get_thread_id()]
-        block = blocks_of[nb.get_thread_id()]
+        sums, panel = totals[nb.get_thread_id()], panels[nb.get_thread_id()]
+        block = blocks[nb.get_thread_id()]
         left, across = cuts[item] * wide, (cuts[item + 1] - cuts[item]) * wide
         used = min(across, k - left)
         for m in range(n * p * q):
@@ -96,20 +99,21 @@ def _tap_loop(  # type: ignore[no-untyped-def]
                 if width < wide:
                     for d in range(c):
                         clear(block, to + d * wide + width, wide - width)
-            count = (last - first) * n * q
-            clear(panel, count * c, (covered(count) - count) * c)
-            for m in range((last - first) * n):
-                i, image = m // n, m % n
-                row = ((image * h + first + i + above) * w + before) * c
-                clear(panel, m * q * c, begin * c)
-                copy(panel, (m * q + begin) * c, flat_x, row + begin * c, (end - begin) * c)
-                clear(panel, (m * q + end) * c, (q - end) * c)
-            for j in range(across // wide):
-                to = first * n * q * across + j * wide
-                strip(
-                    panel, 0, c, 1, block, j * c * wide, wide, sums, to, across,
-                    sums, to, across, c, count, wide > side, lowest,
-                )  # fmt: skip
+            for start in range(first * n, last * n, rows):
+                met = min(rows, last * n - start)
+                for m in range(met):
+                    i, image = (start + m) // n, (start + m) % n
+                    row = ((image * h + i + above) * w + before) * c
+                    clear(panel, m * q * c, begin * c)
+                    copy(panel, (m * q + begin) * c, flat_x, row + begin * c, (end - begin) * c)
+                    clear(panel, (m * q + end) * c, (q - end) * c)
+                clear(panel, met * q * c, (covered(met * q) - met * q) * c)
+                for j in range(across // wide):
+                    to = start * q * across + j * wide
+                    strip(
+                        panel, 0, c, 1, block, j * c * wide, wide, sums, to, across,
+                        sums, to, across, c, met * q, wide > side, lowest,
+                    )  # fmt: skip
         for m in range(p * n * q):
             row, image, column = m // (n * q), m // q % n, m % q
             to = ((image * p + row) * q + column) * k + left
