@@ -8,9 +8,9 @@ taps: of each it copies its columns of the weights, as they come from memory, in
 multiplies all pixels by them. There is no column matrix, and the weights are not brought into
 another order beforehand, which would read and write all of them once more.
 
-Rows of the result that a tap would only meet with padding are left out: a 7×7 kernel over a map of
-4×4 has four of its seven rows on the map at most. Sums are kept as (P, N, Q, columns), so that the
-rows that are left of all pictures lie together.
+Pixels of the result that a tap would only meet with padding are left out: a 7×7 kernel over a map
+of 8×8 meets padding in two products of five. Sums are kept as (P, Q, N, columns), so that what is
+left of a row lies together, for all pictures.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from minifcn.kernels.pack import in_memory, turn
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import TALL, clear, columns, copy, covered, lanes, strip
 
-PIXELS = 1024  # of the map that a thread brings together at a time
+PIXELS = 1024  # that a thread brings together at a time
 BLOCKS = 8  # columns of tiles that a thread takes at a time: their weights stay in its cache
 
 
@@ -51,22 +51,20 @@ def along_taps(
     cuts = np.arange(items + 1) * blocks // items
     most = int((cuts[1:] - cuts[:-1]).max()) * wide
     room = n * out[0] * out[1] + 2 * TALL
-    rows = min(n * out[0], max(1, PIXELS // out[1]))
     weights, turned = in_memory(by_tap)
     _tap_loop(
         x, weights.reshape(-1), turned, bias, y, taps.order[:, 0].copy(), taps.offset, cuts,
         workspace.empty((threads, room * most), x.dtype),
-        workspace.empty((threads, (rows * out[1] + 2 * TALL) * c), x.dtype),
+        workspace.empty((threads, (PIXELS + 2 * TALL) * c), x.dtype),
         workspace.empty((threads, c * most), x.dtype),
-        rows, wide, lanes(x.dtype), x.dtype.type(floor),
+        wide, lanes(x.dtype), x.dtype.type(floor),
     )  # fmt: skip
     return y
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def _tap_loop(  # type: ignore[no-untyped-def]
-    x, weights, turned, bias, y, order, offset, cuts, totals, panels, blocks,
-    rows, wide, side, floor,
+    x, weights, turned, bias, y, order, offset, cuts, totals, panels, blocks, wide, side, floor
 ):  # fmt: skip
     n, h, w, c = x.shape
     _, p, q, k = y.shape
@@ -99,24 +97,25 @@ def _tap_loop(  # type: ignore[no-untyped-def]
                 if width < wide:
                     for d in range(c):
                         clear(block, to + d * wide + width, wide - width)
-            for start in range(first * n, last * n, rows):
-                met = min(rows, last * n - start)
-                for m in range(met):
-                    i, image = (start + m) // n, (start + m) % n
-                    row = ((image * h + i + above) * w + before) * c
-                    clear(panel, m * q * c, begin * c)
-                    copy(panel, (m * q + begin) * c, flat_x, row + begin * c, (end - begin) * c)
-                    clear(panel, (m * q + end) * c, (q - end) * c)
-                clear(panel, met * q * c, (covered(met * q) - met * q) * c)
-                for j in range(across // wide):
-                    to = start * q * across + j * wide
-                    strip(
-                        panel, 0, c, 1, block, j * c * wide, wide, sums, to, across,
-                        sums, to, across, c, met * q, wide > side, lowest,
-                    )  # fmt: skip
-        for m in range(p * n * q):
-            row, image, column = m // (n * q), m // q % n, m % q
-            to = ((image * p + row) * q + column) * k + left
+            whole = end - begin == q  # then the rows that are met lie together
+            for i in range(first, last, last - first if whole else 1):
+                start = (i * q + begin) * n
+                stop = ((last - 1 if whole else i) * q + end) * n
+                for at in range(start, stop, PIXELS):
+                    met = min(PIXELS, stop - at)
+                    for m in range(met):
+                        place, image = (at + m) // n, (at + m) % n
+                        row, column = place // q + above, place % q + before
+                        copy(panel, m * c, flat_x, ((image * h + row) * w + column) * c, c)
+                    clear(panel, met * c, (covered(met) - met) * c)
+                    for j in range(across // wide):
+                        to = at * across + j * wide
+                        strip(
+                            panel, 0, c, 1, block, j * c * wide, wide, sums, to, across,
+                            sums, to, across, c, met, wide > side, lowest,
+                        )  # fmt: skip
+        for m in range(n * p * q):
+            to = (m % n * p * q + m // n) * k + left
             for e in range(used):
                 value = sums[m * across + e]
                 flat_y[to + e] = floor if value < floor else value

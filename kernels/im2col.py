@@ -15,6 +15,7 @@ Results do not depend on the number of threads: each element is one sum in one o
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numba as nb
 import numpy as np
@@ -58,32 +59,56 @@ def along_taps(
     y = workspace.empty((n, *out, groups * k), x.dtype)
     if y.size == 0:
         return y
-    threads, (reads, merged) = nb.get_num_threads(), taps.order.shape
-    wide = columns(x.dtype, k * merged)
-    blocks = -(-k * merged // wide)
-    single = reads == 1 and not taps.offset.any()
-    as_it_is = single and taps.in_stride == (1, 1) and groups == 1 and x.shape[1:3] == out
-    most = int((taps.phases[:, 5] - taps.phases[:, 4]).max(initial=0))
-    depth = max(1, most if as_it_is else min(most, _taps_at_once(c))) * c
-    size = max(8 * TALL, PANEL_BYTES // (depth * x.itemsize) // TALL * TALL)
-    work = _shares(taps, n, groups, k, wide, size, threads)
-    size = int(work[:, 3].max()) + 2 * TALL
+    plan = _plan(taps, n, x.shape[1:3] == out, groups, c, k, x.dtype, nb.get_num_threads())
+    reads, merged = taps.order.shape
     if merged == 1:  # each tap meets one read: bring them into that order
         by_tap, order = contiguous(by_tap, taps.order[:, 0]), np.arange(reads)[:, None]
     else:
         by_tap, order = contiguous(by_tap), taps.order
-    weights = _packed(by_tap, order, groups, blocks, wide)
-    start = np.zeros((groups, blocks * wide), x.dtype)
-    start[:, : k * merged] = np.tile(bias.reshape(groups, k), merged)
-    panels = workspace.empty((threads, size * (depth + wide)), x.dtype)
-    edges = workspace.empty((threads, size * blocks * wide), x.dtype)
+    weights = _packed(by_tap, order, groups, plan.blocks, plan.wide)
+    start = np.zeros((groups, plan.blocks * plan.wide), x.dtype)
+    start[:, : k * merged].reshape(groups, merged, k)[...] = bias.reshape(groups, 1, k)
     _multiply_loop(
         x, weights.reshape(-1), start.reshape(-1), y, taps.offset, taps.run, taps.phases,
-        taps.in_stride, taps.out_stride, work, panels, edges, blocks, k, wide,
-        wide > lanes(x.dtype), taps.out_stride == (1, 1), as_it_is, _taps_at_once(c),
-        x.dtype.type(floor),
+        taps.in_stride, taps.out_stride, plan.work,
+        workspace.empty(plan.panels, x.dtype), workspace.empty(plan.edges, x.dtype),
+        plan.blocks, k, plan.wide, plan.wide > lanes(x.dtype), taps.out_stride == (1, 1),
+        plan.as_it_is, _taps_at_once(c), x.dtype.type(floor),
     )  # fmt: skip
     return y
+
+
+class Plan(NamedTuple):
+    """What `along_taps` decides by the shapes alone: once for each layer.
+
+    ``wide`` columns a block and so many ``blocks``; whether the picture ``as_it_is`` is the matrix;
+    the shapes of the threads' ``panels`` and ``edges``; the ``work``, see `_shares`.
+    """
+
+    wide: int
+    blocks: int
+    as_it_is: bool
+    panels: Pair
+    edges: Pair
+    work: np.ndarray
+
+
+@lru_cache(maxsize=1024)
+def _plan(
+    taps: Taps, n: int, same_size: bool, groups: int, c: int, k: int, dtype: Any, threads: int
+) -> Plan:
+    reads, merged = taps.order.shape
+    wide = columns(dtype, k * merged)
+    blocks = -(-k * merged // wide)
+    single = reads == 1 and not taps.offset.any()
+    as_it_is = single and taps.in_stride == (1, 1) and groups == 1 and same_size
+    most = int((taps.phases[:, 5] - taps.phases[:, 4]).max(initial=0))
+    depth = max(1, most if as_it_is else min(most, _taps_at_once(c))) * c
+    size = max(8 * TALL, PANEL_BYTES // (depth * np.dtype(dtype).itemsize) // TALL * TALL)
+    work = _shares(taps, n, groups, k, wide, size, threads)
+    size = int(work[:, 3].max()) + 2 * TALL
+    panels, edges = (threads, size * (depth + wide)), (threads, size * blocks * wide)
+    return Plan(wide, blocks, as_it_is, panels, edges, work)
 
 
 def _taps_at_once(c: int) -> int:
@@ -104,7 +129,6 @@ def _packed(
     return packed
 
 
-@lru_cache(maxsize=1024)
 def _shares(
     taps: Taps, n: int, groups: int, k: int, wide: int, size: int, threads: int
 ) -> np.ndarray:

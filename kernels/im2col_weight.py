@@ -7,11 +7,15 @@ With the panel of some pixels as a matrix (pixels, taps · C), this is its trans
 pixels, a few hundred at a time, in one fixed order. A result too small to share out that way, as a
 first layer's, is summed in a fixed number of parts of the pixels, added in order at the end: the
 bits do not depend on the number of threads.
+
+With many channels a piece of work is one tap or less, and leaves out the rows of dy that this tap
+would only meet with padding: one in five for a 7×7 kernel over a map of 8×8.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numba as nb
 import numpy as np
@@ -19,69 +23,118 @@ from numba import njit, prange
 
 from minifcn.kernels import workspace
 from minifcn.kernels.im2col import fill_panel
-from minifcn.kernels.taps import Taps
+from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import TALL, clear, columns, copy, covered, lanes, rows, strip
 
 PIXELS = 256  # of a panel
-SHARE = 16 * TALL  # rows of the result that a thread takes at a time, about
+SHARE = 264  # rows of the result that a thread takes at a time, about
 SMALL = 1 << 15  # elements of a result that is summed in parts
 PARTS = 16
+FEW = 64  # channels of dy that are read where they lie; of many, a block would be far apart
 
 
 def weight_along_taps(x: np.ndarray, dy: np.ndarray, taps: Taps, groups: int) -> np.ndarray:
     """dL/dw by tap (R·S, C/groups, K) from x (N, H, W, C) and dL/dy (N, P, Q, K)."""
     c, k = x.shape[3] // groups, dy.shape[3] // groups
     features = len(taps.order) * c
-    wide = columns(x.dtype, k)
-    across = -(-k // wide) * wide
     if dy.size == 0 or features == 0:
         return np.zeros((len(taps.order), c, groups * k), x.dtype)
+    same_size = x.shape[1:3] == dy.shape[1:3]
     pixels, threads = dy.size // dy.shape[3], nb.get_num_threads()
-    parts = PARTS if groups * features * across <= SMALL and pixels >= PARTS * PIXELS else 1
-    work = _shares(groups, parts, features, pixels, threads)
-    last = int(work[-1, 3] - work[-1, 2])
-    exact = parts == 1 and groups == 1 and across == k and rows(last) == last
-    shape = (parts, groups, features + 2 * TALL, across)
-    sums = workspace.empty((features, k) if exact else shape, x.dtype)
-    single = len(taps.order) == 1 and not taps.offset.any()
-    as_it_is = single and taps.in_stride == (1, 1) and groups == 1 and x.shape[1:3] == dy.shape[1:3]
-    depth = int((work[:, 3] - work[:, 2]).max()) + 2 * c + 2 * TALL + wide
-    panels = workspace.empty((threads, PIXELS * depth), x.dtype)
-    gradients = workspace.empty((threads, PIXELS * across), x.dtype)
+    plan = _plan(taps, pixels, same_size, groups, c, k, x.dtype, threads)
+    sums = workspace.empty(plan.sums, x.dtype)
+    height, across = plan.sums[-2:]
     _weight_loop(
-        x, dy, sums.reshape(-1), taps.offset, taps.run, taps.in_stride, work, panels, gradients,
-        k, wide, across, features + (0 if exact else 2 * TALL), wide > lanes(x.dtype), as_it_is,
+        x, dy, sums.reshape(-1), taps.offset, taps.run, taps.in_stride, plan.work,
+        workspace.empty(plan.panels, x.dtype), workspace.empty(plan.gradients, x.dtype),
+        k, plan.wide, across, height, plan.wide > lanes(x.dtype), plan.as_it_is, plan.lies,
+        plan.alone,
     )  # fmt: skip
-    if exact:
+    if (height, across) == (features, k) and groups == len(sums) == 1:
         return sums.reshape(len(taps.order), c, k)
     total = sums[0, :, :features, :k]
-    for part in range(1, parts):
-        total = total + sums[part, :, :features, :k]
+    for part in sums[1:]:
+        total = total + part[:, :features, :k]
     ours = total.transpose(1, 0, 2)  # (taps · C, groups, K/groups)
     return np.ascontiguousarray(ours).reshape(len(taps.order), c, groups * k)
 
 
+class Plan(NamedTuple):
+    """What `weight_along_taps` decides by the shapes alone: once for each layer.
+
+    ``wide`` columns a block; whether x ``as_it_is`` is the matrix, and dy is read where it
+    ``lies``; whether each piece of the ``work`` (see `_shares`) is of one tap ``alone``; the shapes
+    of ``panels`` and ``gradients``, a row a thread, and of ``sums`` (parts, groups, rows, columns).
+    """
+
+    wide: int
+    as_it_is: bool
+    lies: bool
+    alone: bool
+    panels: Pair
+    gradients: Pair
+    sums: tuple[int, int, int, int]
+    work: np.ndarray
+
+
 @lru_cache(maxsize=1024)
-def _shares(groups: int, parts: int, features: int, pixels: int, threads: int) -> np.ndarray:
-    """(group, part, first row, last row + 1, first pixel, last pixel + 1) of each piece."""
+def _plan(
+    taps: Taps, pixels: int, same_size: bool, groups: int, c: int, k: int, dtype: Any, threads: int
+) -> Plan:
+    count = len(taps.order)
+    wide = columns(dtype, k)
+    across = -(-k // wide) * wide
+    parts = PARTS if groups * count * c * across <= SMALL and pixels >= PARTS * PIXELS else 1
+    work, depth, alone = _shares(groups, parts, count, c, pixels, threads)
+    last = int(work[-1, 3] - work[-1, 2])
+    exact = parts == 1 and groups == 1 and across == k and rows(last) == last
+    single = count == 1 and not taps.offset.any()
+    as_it_is = single and taps.in_stride == (1, 1) and groups == 1 and same_size
+    lies = groups == 1 and k == across and k <= FEW
+    panels = threads, PIXELS * (depth + 2 * TALL + wide)
+    gradients = threads, 0 if lies else PIXELS * across
+    sums = parts, groups, count * c + (0 if exact else 2 * TALL), across
+    return Plan(wide, as_it_is, lies, alone, panels, gradients, sums, work)
+
+
+def _shares(
+    groups: int, parts: int, taps: int, c: int, pixels: int, threads: int
+) -> tuple[np.ndarray, int, bool]:
+    """The work in pieces, the panel columns that the widest looks at, and if each is of one tap.
+
+    A piece is (group, part, first row, last row + 1, first pixel, last pixel + 1). If it can, it
+    takes whole taps or a share of one: columns of a panel that it does not need were made in vain.
+    """
+    features = taps * c
     count = -(-features // SHARE)
-    if groups * parts < threads:  # the same work for every thread
+    if 1 < groups * parts * count < 4 * threads:  # the same work for every thread
         count = -(-count // threads) * threads
-    size = rows(-(-features // count))
+    if c > SHARE:
+        size = rows(-(-c // -(-count // taps)))
+        ends = [t * c + low for t in range(taps) for low in range(0, c, size)]
+    else:
+        ends = [*range(0, features, max(1, min(SHARE // c, taps // count)) * c)]
+    alone = 2 * c > SHARE
+    if any(rows(high - low) != high - low for low, high in zip(ends, ends[1:])):
+        # the last tile of a piece would hang over into the next: pieces of whole tiles then
+        alone, ends = False, [*range(0, features, rows(-(-features // count)))]
+    ends.append(features)
     cuts = [pixels * part // parts for part in range(parts + 1)]
     pieces = [
-        (g, part, low, min(low + size, features), cuts[part], cuts[part + 1])
+        (g, part, low, high, cuts[part], cuts[part + 1])
         for g in range(groups)
         for part in range(parts)
-        for low in range(0, features, size)
+        for low, high in zip(ends, ends[1:])
     ]
-    return np.array(pieces, np.int64)
+    widest = max(-(-high // c) * c - low // c * c for low, high in zip(ends, ends[1:]))
+    return np.array(pieces, np.int64), widest, alone
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def _weight_loop(  # type: ignore[no-untyped-def]
-    x, dy, sums, offset, run, steps, work, panels, gradients, k, wide, across, height, two, as_it_is
-):
+    x, dy, sums, offset, run, steps, work, panels, gradients, k, wide, across, height, two,
+    as_it_is, lies, alone,
+):  # fmt: skip
     _, p, q, all_k = dy.shape
     groups = all_k // k
     c = x.shape[3] // groups
@@ -94,8 +147,22 @@ def _weight_loop(  # type: ignore[no-untyped-def]
         first, last = low // c, (high + c - 1) // c  # taps of rows low … high − 1
         depth = (last - first) * c
         base = ((part * groups + g) * height + low) * across
-        for pixel in range(begin, end, PIXELS):
+        top, bottom = 0, p
+        if alone:
+            above, below = -offset[first, 0], x.shape[1] - 1 - offset[first, 0]
+            top = max(0, (above + steps[0] - 1) // steps[0])
+            bottom = min(p, below // steps[0] + 1)
+            if bottom - top > 0.9 * p:  # hardly worth breaking off at each picture's end
+                top, bottom = 0, p
+        pixel, fresh = begin, True
+        while pixel < end and top < bottom:
+            image, line = pixel // (p * q), pixel // q % p
+            if line < top or line >= bottom:
+                pixel = ((image + (line >= bottom)) * p + top) * q
+                continue
             count = min(PIXELS, end - pixel)
+            if bottom - top < p:
+                count = min(count, (image * p + bottom) * q - pixel)
             # a 1×1 kernel reads x where it lies, if no tile hangs over its last row
             source, at, row = flat_x, pixel * c + low, c
             if not as_it_is or covered(high - low) != high - low:
@@ -104,7 +171,8 @@ def _weight_loop(  # type: ignore[no-untyped-def]
                     panel, depth + wide,
                 )  # fmt: skip
                 source, at, row = panel, low - first * c, depth + wide
-            for j in range(across // wide):  # a block of columns together, zeros beyond the last
+            copied = 0 if lies else across // wide
+            for j in range(copied):  # a block of columns together, zeros beyond the last
                 used = min(wide, k - j * wide)
                 for m in range(count):
                     to = (j * PIXELS + m) * wide
@@ -113,9 +181,15 @@ def _weight_loop(  # type: ignore[no-untyped-def]
             for j in range(across // wide):
                 to = base + j * wide
                 before, at_before, before_row = sums, to, across
-                if pixel == begin:
+                if fresh:
                     before, at_before, before_row = zeros, 0, 0
+                columns_of, at_columns, step = gradient, j * PIXELS * wide, wide
+                if lies:
+                    columns_of, at_columns, step = flat_dy, pixel * all_k + j * wide, all_k
                 strip(
-                    source, at, 1, row, gradient, j * PIXELS * wide, wide,
+                    source, at, 1, row, columns_of, at_columns, step,
                     before, at_before, before_row, sums, to, across, count, high - low, two, lowest,
                 )  # fmt: skip
+            pixel, fresh = pixel + count, False
+        if fresh:  # no pixel of this part meets the picture
+            clear(sums, base, covered(high - low) * across)

@@ -44,11 +44,14 @@ def sandwich_of(matrix: np.ndarray) -> Any:
 def finished_sandwich_of(matrix: np.ndarray) -> Any:
     """The same, and a layer's bias and ReLU: D = max(floor, S[s + c] + Σ …), NaN staying NaN.
 
-    Three more arguments: ``(…, S, s, floor)``; a floor of −∞ is no ReLU.
+    Four more arguments: ``(…, S, s, floor, past)``; a floor of −∞ is no ReLU, and ``past`` says
+    whether D is written past the caches.
     """
 
     @intrinsic
-    def sandwich(typing, X, x, x_row, x_column, D, d, d_row, d_column, vectors, S, s, floor):  # type: ignore[no-untyped-def]
+    def sandwich(  # type: ignore[no-untyped-def]
+        typing, X, x, x_row, x_column, D, d, d_row, d_column, vectors, S, s, floor, past
+    ):
         if X.dtype != D.dtype or X.dtype != S.dtype or X.dtype not in LLVM_FLOAT:
             return None
         n = types.int64
@@ -57,7 +60,7 @@ def finished_sandwich_of(matrix: np.ndarray) -> Any:
             _write(matrix, Emitter(context, builder, X.dtype), signature, args, finish=True)
             return context.get_dummy_value()
 
-        return types.void(X, n, n, n, D, n, n, n, n, S, n, X.dtype), code
+        return types.void(X, n, n, n, D, n, n, n, n, S, n, X.dtype, types.boolean), code
 
     return sandwich
 
@@ -85,12 +88,21 @@ def _write(
         for r in range(a):
             row = [builder.load(half[r, j]) for j in range(b)]
             left = emit.at(result, emit.times(d_row, r))
-            for q in range(a):
-                value = _combined(emit, matrix[q], row)
-                if finish:
-                    value = builder.fadd(value, emit.load(emit.at(start, channel)))
-                    value = emit.not_below(value, lowest)
-                emit.store(value, emit.at(left, emit.times(d_column, q)))
+            values = [_combined(emit, matrix[q], row) for q in range(a)]
+            places = [emit.at(left, emit.times(d_column, q)) for q in range(a)]
+            if finish:
+                bias = emit.load(emit.at(start, channel))
+                values = [emit.not_below(builder.fadd(v, bias), lowest) for v in values]
+                with builder.if_else(args[12]) as (past, kept):
+                    with past:
+                        for value, place in zip(values, places, strict=True):
+                            emit.stream(value, place)
+                    with kept:
+                        for value, place in zip(values, places, strict=True):
+                            emit.store(value, place)
+            else:
+                for value, place in zip(values, places, strict=True):
+                    emit.store(value, place)
 
 
 def _combined(emit: Emitter, coefficients: np.ndarray, values: list[Any]) -> Any:

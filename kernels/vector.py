@@ -84,6 +84,18 @@ class Emitter:
         to = self.builder.bitcast(pointer, self.vector.as_pointer())
         self.builder.store(value, to).align = self.size
 
+    def stream(self, value: Any, pointer: Any) -> None:
+        """Write a vector to memory past the caches; the address must be a multiple of its bytes.
+
+        A result too large for the caches would be read from memory first, a line at a time, only
+        to be overwritten. Ends in order with other stores only after `fence`.
+        """
+        to = self.builder.bitcast(pointer, self.vector.as_pointer())
+        store = self.builder.store(value, to)
+        store.align = VECTOR_BYTES
+        one = ir.Constant(ir.IntType(32), 1)
+        store.set_metadata("nontemporal", self.builder.module.add_metadata([one]))
+
     def repeat(self, one: Any) -> Any:
         """A vector of one number."""
         undefined = ir.Constant(self.vector, ir.Undefined)

@@ -40,6 +40,7 @@ from numba import njit, prange
 from minifcn.kernels import workspace
 from minifcn.kernels.pack import contiguous
 from minifcn.kernels.sandwich import finished_sandwich_of, sandwich_of
+from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.taps import Pair
 from minifcn.kernels.tile import TALL, clear, columns, copy, lanes, rows, strip
 
@@ -131,7 +132,7 @@ def conv(
     edges = workspace.empty((threads, frequencies * max(deep, wide)), x.dtype)
     _conv_loop(
         x, weights.reshape(-1), start.reshape(-1), y, patches, products, edges, padding, dilation,
-        chunk, c, k, wide, wide > lanes(x.dtype), m == 4, x.dtype.type(floor),
+        chunk, c, k, wide, wide > lanes(x.dtype), m == 4, x.dtype.type(floor), past_caches(y),
     )  # fmt: skip
     return y
 
@@ -260,7 +261,7 @@ def _transformed(  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, parallel=True)
 def _conv_loop(  # type: ignore[no-untyped-def]
     x, weights, start, y, patches, products, edges, padding, dilation, chunk, c, k, wide, two,
-    four, floor,
+    four, floor, past,
 ):  # fmt: skip
     images, p, q, all_k = y.shape
     groups, blocks = all_k // k, (k + wide - 1) // wide
@@ -307,12 +308,12 @@ def _conv_loop(  # type: ignore[no-untyped-def]
                 if four:
                     _result_4(
                         flat_product, t * wide, n * between, between, target, to, to_row,
-                        to_column, wide // lanes, start, block * wide, floor,
+                        to_column, wide // lanes, start, block * wide, floor, past and inside,
                     )  # fmt: skip
                 else:
                     _result_2(
                         flat_product, t * wide, n * between, between, target, to, to_row,
-                        to_column, wide // lanes, start, block * wide, floor,
+                        to_column, wide // lanes, start, block * wide, floor, past and inside,
                     )  # fmt: skip
                 if not inside:
                     for r in range(m):
@@ -321,6 +322,8 @@ def _conv_loop(  # type: ignore[no-untyped-def]
                             if i < p and e < q:
                                 to = ((image * p + i) * q + e) * all_k + group * k + j * wide
                                 copy(flat_y, to, edge, (r * m + s) * wide, used)
+        if past:
+            fence()
 
 
 @njit(cache=True, nogil=True, parallel=True)

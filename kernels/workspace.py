@@ -7,7 +7,6 @@ an array dies, its memory is kept here, and the next array of that size gets it,
 
 from __future__ import annotations
 
-import weakref
 from collections import OrderedDict
 from math import prod
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 SMALL = 1 << 16  # bytes; below this the system's own allocator reuses memory well
+LINE = 64  # bytes of a cache line, and of the longest vector
 KEPT = 1 << 29  # bytes kept for reuse at most; what was unused longest goes first
 
 #: fill new arrays with NaN: a test that a kernel writes every element sets this
@@ -27,6 +27,12 @@ _kept = 0
 
 class Lease(np.ndarray):
     """A view of the memory that all arrays made of it refer to; when it dies, that is free."""
+
+    memory: np.ndarray | None = None  # of the lease alone: views of it do not inherit it
+
+    def __del__(self) -> None:
+        if self.memory is not None:
+            _release(self.memory)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -68,10 +74,17 @@ def _lease(size: int) -> np.ndarray:
         memory = _free.pop(ids.pop())
         _kept -= size
     else:
-        memory = np.empty(size, np.uint8)
+        memory = _aligned(size)
     lease = memory.view(Lease)
-    weakref.finalize(lease, _release, memory).atexit = False
+    lease.memory = memory
     return lease
+
+
+def _aligned(size: int) -> np.ndarray:
+    """Fresh bytes from the start of a cache line on, so that no vector lies across two of them."""
+    memory = np.empty(size + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + size]
 
 
 def _release(memory: np.ndarray) -> None:

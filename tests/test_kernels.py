@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import minifcn as mf
-from minifcn.kernels import workspace
+from minifcn.kernels import stream, workspace
+from minifcn.kernels.vector import lanes
 
 F = mf.functional
 
@@ -24,6 +25,17 @@ def convolution():
 def wide_convolution():
     x, w = tensor(3, 64, 31, 29), tensor(64, 64, 3, 3, seed=1)
     return F.conv2d(x, w, padding=1), (x, w)
+
+
+def first_layer():
+    x, w, b = tensor(2, 3, 61, 67), tensor(64, 3, 3, 3, seed=1), tensor(64, seed=2)
+    return F.conv2d(x, w, b, padding=1), (x, w, b)
+
+
+def fully_connected_layer():
+    """As many weights as a classifier's first layer, on a map of which most taps miss a part."""
+    x, w = tensor(3, 136, 5, 9), tensor(160, 136, 7, 7, seed=1)
+    return F.conv2d(x, w, padding=3), (x, w)
 
 
 def pixelwise_convolution():
@@ -80,6 +92,8 @@ def loss():
 CASES = [
     convolution,
     wide_convolution,
+    first_layer,
+    fully_connected_layer,
     pixelwise_convolution,
     grouped_convolution,
     upsampling,
@@ -130,6 +144,40 @@ def test_bits_do_not_depend_on_threads(case):
     finally:
         numba.set_num_threads(threads)
     assert all(a.tobytes() == b.tobytes() for a, b in zip(many, one, strict=True))
+
+
+@pytest.mark.parametrize("case", [convolution, first_layer, fully_connected_layer])
+def test_convolutions_agree_with_the_definition(case):
+    """Shapes that have ways of their own through the kernels, against NumPy's plain products."""
+    found = everything(case)
+    with mf.device.use("reference"):
+        wanted = everything(case)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("name", ["winograd2", "winograd4"])
+def test_the_same_bits_past_the_caches(name, monkeypatch):
+    """A result is written past the caches if it is large; here every one."""
+    with mf.conv_algorithm(name):
+        kept = everything(wide_convolution)
+        monkeypatch.setattr(stream, "LARGE", 0)
+        past = everything(wide_convolution)
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(kept, past, strict=True))
+
+
+def test_what_may_be_written_past_the_caches(monkeypatch):
+    monkeypatch.setattr(stream, "LARGE", 1 << 20)
+    vector = lanes(np.float32)
+    large = workspace.empty((1 << 18, vector), np.float32)
+    assert stream.past_caches(large)
+    assert not stream.past_caches(large[: 1 << 10])  # small
+    assert not stream.past_caches(large.reshape(-1)[1 : 1 - vector].reshape(-1, vector))  # shifted
+    assert not stream.past_caches(workspace.empty((1 << 18, vector + 1), np.float32))  # ragged
+
+
+def test_memory_starts_at_a_cache_line():
+    assert workspace.empty((1 << 16,), np.float32).ctypes.data % 64 == 0
 
 
 def peak(call):
