@@ -18,6 +18,7 @@ import numpy as np
 
 from minifcn import device
 from minifcn.kernels import algorithm, depthwise, direct, im2col, im2col_weight, winograd
+from minifcn.kernels.channel_sums import column_sums
 from minifcn.kernels.taps import Pair, Taps, convolution, transposed
 
 # -- the three entry points ----------------------------------------------------------------------
@@ -107,7 +108,34 @@ def conv2d_weight(
 
     dw[k, c, r, s] = Σ_{n, p, q} x[n, p·stride + r·dilation − padding, …, c] · dy[n, p, q, k]
     """
-    out = dy.shape[1:3]
+    return _weight(x, dy, kernel, stride, padding, dilation, groups, False)[0]
+
+
+def conv2d_weight_bias(
+    x: np.ndarray,
+    dy: np.ndarray,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`conv2d_weight`, and dL/db[k] = Σ_{n, p, q} dy[n, p, q, k]: in one pass, if one does both."""
+    dw, db = _weight(x, dy, kernel, stride, padding, dilation, groups, True)
+    return dw, column_sums(dy.reshape(-1, dy.shape[3])) if db is None else db
+
+
+def _weight(
+    x: np.ndarray,
+    dy: np.ndarray,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    bias: bool,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    out, db = dy.shape[1:3], None
     c, k = x.shape[3] // groups, dy.shape[3]
     if device.is_reference():
         taps = convolution(kernel, stride, padding, dilation, out)
@@ -123,8 +151,8 @@ def conv2d_weight(
             if how == "depthwise":
                 by_tap = depthwise.weight_along_taps(x, dy, taps)
             else:
-                by_tap = im2col_weight.weight_along_taps(x, dy, taps, groups)
-    return by_tap.reshape(*kernel, c, k).transpose(3, 2, 0, 1)
+                by_tap, db = im2col_weight.weight_along_taps(x, dy, taps, groups, bias)
+    return by_tap.reshape(*kernel, c, k).transpose(3, 2, 0, 1), db
 
 
 def _bias(bias: np.ndarray | None, by_tap: np.ndarray) -> np.ndarray:

@@ -112,7 +112,7 @@ def _tap_loop(  # type: ignore[no-untyped-def]
                         to = at * across + j * wide
                         strip(
                             panel, 0, c, 1, block, j * c * wide, wide, sums, to, across,
-                            sums, to, across, c, met, wide > side, lowest,
+                            sums, to, across, c, met, wide > side, lowest, False,
                         )  # fmt: skip
         for m in range(n * p * q):
             to = (m % n * p * q + m // n) * k + left

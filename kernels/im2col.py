@@ -23,6 +23,7 @@ from numba import njit, prange
 
 from minifcn.kernels import workspace
 from minifcn.kernels.pack import contiguous
+from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import (
     TALL,
@@ -68,12 +69,13 @@ def along_taps(
     weights = _packed(by_tap, order, groups, plan.blocks, plan.wide)
     start = np.zeros((groups, plan.blocks * plan.wide), x.dtype)
     start[:, : k * merged].reshape(groups, merged, k)[...] = bias.reshape(groups, 1, k)
+    past = k % lanes(x.dtype) == 0 and past_caches(y)
     _multiply_loop(
         x, weights.reshape(-1), start.reshape(-1), y, taps.offset, taps.run, taps.phases,
         taps.in_stride, taps.out_stride, plan.work,
         workspace.empty(plan.panels, x.dtype), workspace.empty(plan.edges, x.dtype),
         plan.blocks, k, plan.wide, plan.wide > lanes(x.dtype), taps.out_stride == (1, 1),
-        plan.as_it_is, _taps_at_once(c), x.dtype.type(floor),
+        plan.as_it_is, _taps_at_once(c), x.dtype.type(floor), past,
     )  # fmt: skip
     return y
 
@@ -135,7 +137,8 @@ def _shares(
     """The work in pieces: (group, phase, first pixel, pixels, first block, last block + 1) each.
 
     Where pieces of pixels are few, threads share the blocks of columns, or else there are as many
-    pieces for each: every thread gets one run of the list, so what is alike stands far apart.
+    pieces for each. Every thread gets one run of the list: its share of each phase's pieces, for
+    phases differ in their taps.
     """
     pixels = (n * taps.phases[:, 2] * taps.phases[:, 3]).tolist()
     blocks = (-(-k * taps.phases[:, 6] // wide)).tolist()
@@ -154,6 +157,8 @@ def _shares(
                     (g, f, pixel, min(even, total - pixel), share * width, (share + 1) * width)
                     for pixel in range(0, total, max(1, even))
                 ]
+    if not by_columns:
+        pieces = [piece for thread in range(threads) for piece in pieces[thread::threads]]
     return np.array(pieces, np.int64)
 
 
@@ -224,7 +229,7 @@ def fill_panel(x, c0, c, offset, run, first, last, grid, steps, pixel, count, pa
 @njit(cache=True, nogil=True, parallel=True)
 def _multiply_loop(  # type: ignore[no-untyped-def]
     x, weights, start, y, offset, run, phases, steps, out_steps, work, panels, edges,
-    blocks, k, wide, two, dense, as_it_is, taps_at_once, floor,
+    blocks, k, wide, two, dense, as_it_is, taps_at_once, floor, past,
 ):  # fmt: skip
     out_y, out_x = out_steps
     all_k, c = y.shape[3], x.shape[3] // (y.shape[3] // k)
@@ -249,7 +254,8 @@ def _multiply_loop(  # type: ignore[no-untyped-def]
                     panel, depth + wide,
                 )  # fmt: skip
             source, at, a_row = (flat_x, pixel * c, c) if read else (panel, 0, depth + wide)
-            least = floor if piece == pieces - 1 else x.dtype.type(-np.inf)
+            finishes = piece == pieces - 1
+            least = floor if finishes else x.dtype.type(-np.inf)
             for j in range(low, high):
                 at_weights = ((g * blocks + j) * reads + begin) * c * wide
                 straight = inner and (j + 1) * wide <= k
@@ -262,7 +268,10 @@ def _multiply_loop(  # type: ignore[no-untyped-def]
                 strip(
                     source, at, a_row, 1, weights, at_weights, wide,
                     before, at_before, before_row, target, to, row, depth, count, two, least,
+                    past and straight and finishes,
                 )  # fmt: skip
+        if past:
+            fence()
         if inner and total == across:
             continue
         for m in range(count):

@@ -8,6 +8,9 @@ pixels, a few hundred at a time, in one fixed order. A result too small to share
 first layer's, is summed in a fixed number of parts of the pixels, added in order at the end: the
 bits do not depend on the number of threads.
 
+A bias is the weight of one more tap, which always reads 1: with a column of ones in the last panel,
+its gradient comes along and dy is not read a second time for it.
+
 With many channels a piece of work is one tap or less, and leaves out the rows of dy that this tap
 would only meet with padding: one in five for a 7×7 kernel over a map of 8×8.
 """
@@ -33,44 +36,52 @@ PARTS = 16
 FEW = 64  # channels of dy that are read where they lie; of many, a block would be far apart
 
 
-def weight_along_taps(x: np.ndarray, dy: np.ndarray, taps: Taps, groups: int) -> np.ndarray:
-    """dL/dw by tap (R·S, C/groups, K) from x (N, H, W, C) and dL/dy (N, P, Q, K)."""
+def weight_along_taps(
+    x: np.ndarray, dy: np.ndarray, taps: Taps, groups: int, bias: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """dL/dw by tap (R·S, C/groups, K) from x (N, H, W, C) and dL/dy (N, P, Q, K).
+
+    With it, if ``bias`` is asked for and panels are made, dL/db (K,); else None.
+    """
     c, k = x.shape[3] // groups, dy.shape[3] // groups
     features = len(taps.order) * c
     if dy.size == 0 or features == 0:
-        return np.zeros((len(taps.order), c, groups * k), x.dtype)
+        return np.zeros((len(taps.order), c, groups * k), x.dtype), None
     same_size = x.shape[1:3] == dy.shape[1:3]
     pixels, threads = dy.size // dy.shape[3], nb.get_num_threads()
-    plan = _plan(taps, pixels, same_size, groups, c, k, x.dtype, threads)
+    plan = _plan(taps, pixels, same_size, groups, c, k, x.dtype, threads, bias)
     sums = workspace.empty(plan.sums, x.dtype)
     height, across = plan.sums[-2:]
     _weight_loop(
         x, dy, sums.reshape(-1), taps.offset, taps.run, taps.in_stride, plan.work,
         workspace.empty(plan.panels, x.dtype), workspace.empty(plan.gradients, x.dtype),
         k, plan.wide, across, height, plan.wide > lanes(x.dtype), plan.as_it_is, plan.lies,
-        plan.alone,
+        plan.alone, plan.ones,
     )  # fmt: skip
     if (height, across) == (features, k) and groups == len(sums) == 1:
-        return sums.reshape(len(taps.order), c, k)
-    total = sums[0, :, :features, :k]
+        return sums.reshape(len(taps.order), c, k), None
+    total = sums[0, :, : features + 1, :k]
     for part in sums[1:]:
-        total = total + part[:, :features, :k]
-    ours = total.transpose(1, 0, 2)  # (taps · C, groups, K/groups)
-    return np.ascontiguousarray(ours).reshape(len(taps.order), c, groups * k)
+        total = total + part[:, : features + 1, :k]
+    ours = total[:, :features].transpose(1, 0, 2)  # (taps · C, groups, K/groups)
+    by_tap = np.ascontiguousarray(ours).reshape(len(taps.order), c, groups * k)
+    return by_tap, total[0, features].copy() if plan.ones else None
 
 
 class Plan(NamedTuple):
     """What `weight_along_taps` decides by the shapes alone: once for each layer.
 
     ``wide`` columns a block; whether x ``as_it_is`` is the matrix, and dy is read where it
-    ``lies``; whether each piece of the ``work`` (see `_shares`) is of one tap ``alone``; the shapes
-    of ``panels`` and ``gradients``, a row a thread, and of ``sums`` (parts, groups, rows, columns).
+    ``lies``; whether each piece of the ``work``, see `_shares`, is of one tap ``alone``; whether the
+    last has a column of ``ones`` behind its taps, for dL/db; the shapes of ``panels`` and
+    ``gradients``, a row a thread, and of ``sums``: (parts, groups, rows, columns).
     """
 
     wide: int
     as_it_is: bool
     lies: bool
     alone: bool
+    ones: bool
     panels: Pair
     gradients: Pair
     sums: tuple[int, int, int, int]
@@ -79,26 +90,35 @@ class Plan(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _plan(
-    taps: Taps, pixels: int, same_size: bool, groups: int, c: int, k: int, dtype: Any, threads: int
+    taps: Taps,
+    pixels: int,
+    same_size: bool,
+    groups: int,
+    c: int,
+    k: int,
+    dtype: Any,
+    threads: int,
+    bias: bool,
 ) -> Plan:
     count = len(taps.order)
     wide = columns(dtype, k)
     across = -(-k // wide) * wide
-    parts = PARTS if groups * count * c * across <= SMALL and pixels >= PARTS * PIXELS else 1
-    work, depth, alone = _shares(groups, parts, count, c, pixels, threads)
-    last = int(work[-1, 3] - work[-1, 2])
-    exact = parts == 1 and groups == 1 and across == k and rows(last) == last
     single = count == 1 and not taps.offset.any()
     as_it_is = single and taps.in_stride == (1, 1) and groups == 1 and same_size
+    ones = bias and groups == 1 and not as_it_is
+    parts = PARTS if groups * count * c * across <= SMALL and pixels >= PARTS * PIXELS else 1
+    work, depth, alone = _shares(groups, parts, count, c, pixels, threads, ones)
+    last = int(work[-1, 3] - work[-1, 2])
+    exact = parts == 1 and groups == 1 and across == k and rows(last) == last and not ones
     lies = groups == 1 and k == across and k <= FEW
     panels = threads, PIXELS * (depth + 2 * TALL + wide)
     gradients = threads, 0 if lies else PIXELS * across
     sums = parts, groups, count * c + (0 if exact else 2 * TALL), across
-    return Plan(wide, as_it_is, lies, alone, panels, gradients, sums, work)
+    return Plan(wide, as_it_is, lies, alone, ones, panels, gradients, sums, work)
 
 
 def _shares(
-    groups: int, parts: int, taps: int, c: int, pixels: int, threads: int
+    groups: int, parts: int, taps: int, c: int, pixels: int, threads: int, ones: bool
 ) -> tuple[np.ndarray, int, bool]:
     """The work in pieces, the panel columns that the widest looks at, and if each is of one tap.
 
@@ -118,7 +138,8 @@ def _shares(
     if any(rows(high - low) != high - low for low, high in zip(ends, ends[1:])):
         # the last tile of a piece would hang over into the next: pieces of whole tiles then
         alone, ends = False, [*range(0, features, rows(-(-features // count)))]
-    ends.append(features)
+    widest = max(-(-high // c) * c - low // c * c for low, high in zip(ends, [*ends[1:], features]))
+    ends.append(features + ones)
     cuts = [pixels * part // parts for part in range(parts + 1)]
     pieces = [
         (g, part, low, high, cuts[part], cuts[part + 1])
@@ -126,14 +147,13 @@ def _shares(
         for part in range(parts)
         for low, high in zip(ends, ends[1:])
     ]
-    widest = max(-(-high // c) * c - low // c * c for low, high in zip(ends, ends[1:]))
     return np.array(pieces, np.int64), widest, alone
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def _weight_loop(  # type: ignore[no-untyped-def]
     x, dy, sums, offset, run, steps, work, panels, gradients, k, wide, across, height, two,
-    as_it_is, lies, alone,
+    as_it_is, lies, alone, ones,
 ):  # fmt: skip
     _, p, q, all_k = dy.shape
     groups = all_k // k
@@ -144,11 +164,12 @@ def _weight_loop(  # type: ignore[no-untyped-def]
         g, part, low, high, begin, end = work[item]
         panel, gradient = panels[nb.get_thread_id()], gradients[nb.get_thread_id()]
         zeros = np.zeros(wide, x.dtype)
-        first, last = low // c, (high + c - 1) // c  # taps of rows low … high − 1
+        first, last = low // c, min((high + c - 1) // c, len(offset))  # taps of rows low … high − 1
         depth = (last - first) * c
         base = ((part * groups + g) * height + low) * across
         top, bottom = 0, p
-        if alone:
+        column_of_ones = ones and last == len(offset)
+        if alone and not column_of_ones:
             above, below = -offset[first, 0], x.shape[1] - 1 - offset[first, 0]
             top = max(0, (above + steps[0] - 1) // steps[0])
             bottom = min(p, below // steps[0] + 1)
@@ -171,6 +192,9 @@ def _weight_loop(  # type: ignore[no-untyped-def]
                     panel, depth + wide,
                 )  # fmt: skip
                 source, at, row = panel, low - first * c, depth + wide
+            if column_of_ones:
+                for m in range(count):
+                    panel[m * row + depth] = 1
             copied = 0 if lies else across // wide
             for j in range(copied):  # a block of columns together, zeros beyond the last
                 used = min(wide, k - j * wide)
@@ -189,6 +213,7 @@ def _weight_loop(  # type: ignore[no-untyped-def]
                 strip(
                     source, at, 1, row, columns_of, at_columns, step,
                     before, at_before, before_row, sums, to, across, count, high - low, two, lowest,
+                    False,
                 )  # fmt: skip
             pixel, fresh = pixel + count, False
         if fresh:  # no pixel of this part meets the picture

@@ -64,17 +64,17 @@ def _tile_of(height: int, vectors: int) -> Any:
 
     @intrinsic
     def tile(  # type: ignore[no-untyped-def]
-        typing, A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, K, floor
+        typing, A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, K, floor, past
     ):
         arrays = [A, B, S, C]
         if any(array.dtype != A.dtype for array in arrays) or A.dtype not in LLVM_FLOAT:
             return None
         n = types.int64
-        signature = types.void(A, n, n, n, B, n, n, S, n, n, C, n, n, n, A.dtype)
+        signature = types.void(A, n, n, n, B, n, n, S, n, n, C, n, n, n, A.dtype, types.boolean)
 
         def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
             emit = Emitter(context, builder, A.dtype)
-            _, _, a_row, a_k, _, _, b_k, _, _, s_row, _, _, c_row, depth, floor = args
+            _, _, a_row, a_k, _, _, b_k, _, _, s_row, _, _, c_row, depth, floor, past = args
             left, right, start, end = (
                 pointer(context, builder, signature, args, which) for which in (0, 4, 7, 10)
             )
@@ -97,19 +97,24 @@ def _tile_of(height: int, vectors: int) -> Any:
                         total = emit.multiply_add(one, b_row[j], builder.load(acc[i, j]))
                         builder.store(total, acc[i, j])
 
-            def finish(least):  # type: ignore[no-untyped-def]
+            def finish(write, least=None):  # type: ignore[no-untyped-def]
                 for i, j in tile:
                     before = emit.at(emit.at(start, emit.times(s_row, i)), j * emit.width)
                     after = emit.at(emit.at(end, emit.times(c_row, i)), j * emit.width)
                     total = builder.fadd(emit.load(before), builder.load(acc[i, j]))
-                    emit.store(total if least is None else emit.not_below(total, least), after)
+                    write(total if least is None else emit.not_below(total, least), after)
 
             nothing = ir.Constant(emit.scalar, float("-inf"))
-            with builder.if_else(builder.fcmp_ordered("==", floor, nothing)) as (plain, floored):
-                with plain:
-                    finish(None)
-                with floored:
-                    finish(emit.repeat(floor))
+            with builder.if_else(past) as (beyond, kept):
+                with beyond:
+                    finish(emit.stream, emit.repeat(floor))
+                with kept:
+                    plain = builder.fcmp_ordered("==", floor, nothing)
+                    with builder.if_else(plain) as (as_it_is, floored):
+                        with as_it_is:
+                            finish(emit.store)
+                        with floored:
+                            finish(emit.store, emit.repeat(floor))
             return context.get_dummy_value()
 
         return signature, code
@@ -144,10 +149,13 @@ def covered(wanted):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def strip(A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, depth, count, two, floor):  # type: ignore[no-untyped-def]
+def strip(  # type: ignore[no-untyped-def]
+    A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, depth, count, two, floor, past
+):
     """``count`` rows of C, one or two vectors wide, tile under tile, a `PIECE` of k at a time.
 
-    The last tile may hang over: A, S and C must hold `rows` (count) rows.
+    The last tile may hang over: A, S and C must hold `rows` (count) rows. ``past``: C is written
+    past the caches (see `stream`), and every vector of it must start at a multiple of its bytes.
     """
     talls, shorts = _tiles(count)
     lowest = A.dtype.type(-np.inf)
@@ -157,27 +165,28 @@ def strip(A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, depth, count, t
         for k in range(0, max(depth, 1), PIECE):
             a_at, b_at, size = a + row * a_row + k * a_k, b + k * b_k, min(PIECE, depth - k)
             before, at, step = (S, s + row * s_row, s_row) if k == 0 else (C, c_at, c_row)
-            least = floor if k + PIECE >= depth else lowest
+            last = k + PIECE >= depth
+            least, beyond = floor if last else lowest, past and last
             if i < talls:
                 if two:
                     _tall_2(
                         A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                        C, c_at, c_row, size, least,
+                        C, c_at, c_row, size, least, beyond,
                     )  # fmt: skip
                 else:
                     _tall_1(
                         A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                        C, c_at, c_row, size, least,
+                        C, c_at, c_row, size, least, beyond,
                     )  # fmt: skip
             elif two:
                 _short_2(
                     A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                    C, c_at, c_row, size, least,
+                    C, c_at, c_row, size, least, beyond,
                 )  # fmt: skip
             else:
                 _short_1(
                     A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                    C, c_at, c_row, size, least,
+                    C, c_at, c_row, size, least, beyond,
                 )  # fmt: skip
 
 

@@ -293,7 +293,7 @@ def _conv_loop(  # type: ignore[no-untyped-def]
                 strip(
                     flat_patch, f * apart, deep, 1,
                     weights, (block * n * n + f) * (c + 1) * wide, wide, zeros, 0, 0,
-                    flat_product, f * between, wide, c, count, two, x.dtype.type(-np.inf),
+                    flat_product, f * between, wide, c, count, two, x.dtype.type(-np.inf), False,
                 )  # fmt: skip
             used = min(wide, k - j * wide)
             for t in range(count):
@@ -384,7 +384,7 @@ def _weight_loop(  # type: ignore[no-untyped-def]
                     flat_patches, f * apart + low, 1, deep,
                     flat_gradients, f * between + j * chunk * wide, wide,
                     before, at_before, before_row, flat_sums, to, whole_k,
-                    count, min(work, c - low), two, x.dtype.type(-np.inf),
+                    count, min(work, c - low), two, x.dtype.type(-np.inf), False,
                 )  # fmt: skip
     flat_taps = by_tap.reshape(-1)
     for e in prange(c):

@@ -61,28 +61,39 @@ class Conv2d(Function):
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, _ = self.inputs
+        d_x: Tensor | None = None
+        d_weight: Tensor | None = None
         d_bias: Tensor | None = None
         if self.relu and is_grad_enabled():
             grad = Gate(self.output)(grad)
-        elif self.relu:  # the gate and the sum in one pass
+        elif self.relu:
             grad, d_bias = _gated_sum(grad, self.output)
+        elif self.needs[1] and self.needs[2] and not is_grad_enabled():
+            d_weight, d_bias = _weight_and_bias(x, grad, self.kernel, self.settings)
+        if self.needs[0]:
+            d_x = ConvTranspose2d(self.settings, self.size)(grad, weight, None)
+        if self.needs[1] and d_weight is None:
+            d_weight = Conv2dWeight(self.settings, self.kernel)(x, grad)
         if self.needs[2] and d_bias is None:
             d_bias = ChannelSum()(grad)
-        return (
-            ConvTranspose2d(self.settings, self.size)(grad, weight, None)
-            if self.needs[0]
-            else None,
-            Conv2dWeight(self.settings, self.kernel)(x, grad) if self.needs[1] else None,
-            d_bias if self.needs[2] else None,
-        )
+        return d_x, d_weight, d_bias if self.needs[2] else None
 
 
 def _gated_sum(grad: Tensor, y: np.ndarray) -> tuple[Tensor, Tensor]:
-    """The gradient where y is positive, else 0; and its sum over N, H and W."""
+    """The gradient where y is positive, else 0; and its sum over N, H and W: in one pass."""
     rows = channels_last(grad.data)
     flat = channels_last(y).reshape(-1, y.shape[1])
     gated, sums = kernels.relu_backward_sum(rows.reshape(flat.shape), flat)
     return Tensor(channels_first(gated.reshape(rows.shape))), Tensor(sums)
+
+
+def _weight_and_bias(
+    x: Tensor, grad: Tensor, kernel: Pair, settings: Settings
+) -> tuple[Tensor, Tensor]:
+    """What `Conv2dWeight` and `ChannelSum` give, without a graph, in one pass over the gradient."""
+    rows = channels_last(x.data), channels_last(grad.data)
+    weight, bias = kernels.conv2d_weight_bias(*rows, kernel, *settings)
+    return Tensor(weight), Tensor(bias)
 
 
 class ConvTranspose2d(Function):
