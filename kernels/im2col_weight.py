@@ -72,7 +72,7 @@ class Plan(NamedTuple):
     """What `weight_along_taps` decides by the shapes alone: once for each layer.
 
     ``wide`` columns a block; whether x ``as_it_is`` is the matrix, and dy is read where it
-    ``lies``; whether each piece of the ``work``, see `_shares`, is of one tap ``alone``; whether the
+    ``lies``; whether each piece of the ``work`` (see `_shares`) is of one tap ``alone``, and the
     last has a column of ``ones`` behind its taps, for dL/db; the shapes of ``panels`` and
     ``gradients``, a row a thread, and of ``sums``: (parts, groups, rows, columns).
     """
