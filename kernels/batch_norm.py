@@ -17,10 +17,11 @@ variances", 1979.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minifcn import device
 from minifcn.kernels import workspace
+from minifcn.kernels.compiled import parallel
 
 STRIP = 64  # rows summed in the arrays' own precision before float64 takes over
 BLOCK = 16 * STRIP  # rows that one thread takes at a time
@@ -112,7 +113,7 @@ def _floor(x: np.ndarray, relu: bool) -> np.floating:
 # The results of a ReLU are those above floor = 0; without one, floor = −∞.
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _moments_numba(x, parts, means, squares):  # type: ignore[no-untyped-def]
     m, c = x.shape
     for block in prange(len(means)):
@@ -142,7 +143,7 @@ def _moments_numba(x, parts, means, squares):  # type: ignore[no-untyped-def]
                 squares[block, e] += parts[block, 2, e] - left * left * n + d * d * weight
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _scale_shift_numba(x, scale, shift, floor, y):  # type: ignore[no-untyped-def]
     m, c = x.shape
     for i in prange(m):
@@ -151,7 +152,7 @@ def _scale_shift_numba(x, scale, shift, floor, y):  # type: ignore[no-untyped-de
             y[i, e] = floor if value < floor else value
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _backward_sums_numba(grad, x, mean, scale, shift, floor, parts, sums):  # type: ignore[no-untyped-def]
     m, c = x.shape
     zero = x.dtype.type(0)
@@ -171,7 +172,7 @@ def _backward_sums_numba(grad, x, mean, scale, shift, floor, parts, sums):  # ty
                 sums[block, 1, e] += parts[block, 1, e]
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _backward_input_numba(grad, x, scale, shift, slope, constant, floor, dx):  # type: ignore[no-untyped-def]
     m, c = x.shape
     zero = x.dtype.type(0)

@@ -7,10 +7,11 @@ and the strips in float64, in an order that does not depend on the number of thr
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minifcn import device
 from minifcn.kernels import workspace
+from minifcn.kernels.compiled import parallel
 
 STRIP = 64  # rows summed in the array's own precision before float64 takes over
 BLOCK = 16 * STRIP  # rows that one thread takes at a time
@@ -45,7 +46,7 @@ def relu_backward_sum(grad: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.n
 # their indices: a row taken out first, a[i], costs the compiler and the loop half as much again.
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _column_sums_numba(a, parts, sums):  # type: ignore[no-untyped-def]
     m, c = a.shape
     for block in prange(len(sums)):
@@ -60,7 +61,7 @@ def _column_sums_numba(a, parts, sums):  # type: ignore[no-untyped-def]
                 sums[block, e] += parts[block, e]
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _relu_backward_sum_numba(grad, y, g, parts, sums):  # type: ignore[no-untyped-def]
     m, c = g.shape
     zero = g.dtype.type(0)

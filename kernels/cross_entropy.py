@@ -14,10 +14,11 @@ neighbours: then every step, the exponential too, runs on a vector of pixels, wh
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minifcn import device
 from minifcn.kernels import workspace
+from minifcn.kernels.compiled import parallel, serial
 from minifcn.kernels.exponential import exp_of_negative
 
 LANES = 64
@@ -84,7 +85,7 @@ def _cross_entropy_numpy(
     return loss, grad
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _cross_entropy_numba(logits, target, share, void, turned, loss, grad):  # type: ignore[no-untyped-def]
     m, classes = logits.shape
     pixels = m // len(share)
@@ -130,7 +131,7 @@ def _cross_entropy_numba(logits, target, share, void, turned, loss, grad):  # ty
                     grad[i, t] -= a
 
 
-@njit(cache=True, nogil=True)
+@serial
 def _count_labels_numba(target, void, counts):  # type: ignore[no-untyped-def]
     pictures, pixels = target.shape
     classes = counts.shape[1] - 1

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import numba as nb
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minifcn.kernels import workspace
+from minifcn.kernels.compiled import parallel
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import copy
 from minifcn.kernels.vector import lanes
@@ -56,7 +57,7 @@ def _longest(taps: Taps) -> int:
     return int(taps.run.max(initial=1))
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _row_loop(x, weight, bias, y, rows, offset, phases, strides):  # type: ignore[no-untyped-def]
     step_y, _, out_y, out_x = strides
     n, h, w, c = x.shape
@@ -90,7 +91,7 @@ def _row_loop(x, weight, bias, y, rows, offset, phases, strides):  # type: ignor
                 copy(flat_y, ((image * p + row) * q + left + j * out_x) * c, sums, j * c, c)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _loop(x, weight, bias, y, rows, offset, run, steps):  # type: ignore[no-untyped-def]
     step_y, step_x = steps
     n, h, w, c = x.shape
@@ -122,7 +123,7 @@ def _loop(x, weight, bias, y, rows, offset, run, steps):  # type: ignore[no-unty
                     target[e] += part[e]
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _weight_loop(x, dy, by_row, rows, offset, run, steps):  # type: ignore[no-untyped-def]
     step_y, step_x = steps
     n, h, w, c = x.shape

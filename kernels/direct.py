@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import numba as nb
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minifcn.kernels import workspace
+from minifcn.kernels.compiled import parallel
 from minifcn.kernels.pack import in_memory, turn
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import TALL, clear, columns, copy, covered, lanes, strip
@@ -62,7 +63,7 @@ def along_taps(
     return y
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _tap_loop(  # type: ignore[no-untyped-def]
     x, weights, turned, bias, y, order, offset, cuts, totals, panels, blocks, wide, side, floor
 ):  # fmt: skip

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minifcn import device
 from minifcn.kernels import workspace
+from minifcn.kernels.compiled import parallel
 
 BLOCK = 16384  # elements that one thread takes at a time
 
@@ -93,7 +94,7 @@ def _like(flat: np.ndarray, x: np.ndarray) -> np.ndarray:
     return flat.reshape(n, h, w, c).transpose(0, 3, 1, 2)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _relu_numba(x, y, block):  # type: ignore[no-untyped-def]
     zero = x.dtype.type(0)
     for b in prange((x.size + block - 1) // block):
@@ -103,7 +104,7 @@ def _relu_numba(x, y, block):  # type: ignore[no-untyped-def]
             target[i] = zero if value < zero else value
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _relu_backward_numba(grad, y, dx, block):  # type: ignore[no-untyped-def]
     zero = grad.dtype.type(0)
     for b in prange((y.size + block - 1) // block):
@@ -114,13 +115,13 @@ def _relu_backward_numba(grad, y, dx, block):  # type: ignore[no-untyped-def]
             target[i] = value if gate[i] > zero else zero
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _add_numba(a, b, y):  # type: ignore[no-untyped-def]
     for i in prange(y.size):
         y[i] = a[i] + b[i]
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _copy_columns_numba(source, first, target, to, count):  # type: ignore[no-untyped-def]
     for i in prange(len(source)):
         for e in range(count):

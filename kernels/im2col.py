@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 import numba as nb
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minifcn.kernels import workspace
+from minifcn.kernels.compiled import parallel, serial
 from minifcn.kernels.pack import contiguous
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.taps import Pair, Taps
@@ -162,7 +163,7 @@ def _shares(
     return np.array(pieces, np.int64)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _pack_loop(by_tap, order, packed, k):  # type: ignore[no-untyped-def]
     groups, blocks, reads, c, wide = packed.shape
     merged = order.shape[1]
@@ -182,7 +183,7 @@ def _pack_loop(by_tap, order, packed, k):  # type: ignore[no-untyped-def]
             clear(flat, to + used, wide - used)
 
 
-@njit(cache=True, nogil=True)
+@serial
 def fill_panel(x, c0, c, offset, run, first, last, grid, steps, pixel, count, panel, row):  # type: ignore[no-untyped-def]
     """im2col of ``count`` pixels of the grid, from number ``pixel`` on, ``row`` elements apart.
 
@@ -226,7 +227,7 @@ def fill_panel(x, c0, c, offset, run, first, last, grid, steps, pixel, count, pa
         done += here
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _multiply_loop(  # type: ignore[no-untyped-def]
     x, weights, start, y, offset, run, phases, steps, out_steps, work, panels, edges,
     blocks, k, wide, two, dense, as_it_is, taps_at_once, floor, past,

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 
 import numba as nb
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minifcn.kernels import workspace
+from minifcn.kernels.compiled import parallel
 from minifcn.kernels.im2col import fill_panel
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import TALL, clear, columns, copy, covered, lanes, rows, strip
@@ -150,7 +151,7 @@ def _shares(
     return np.array(pieces, np.int64), widest, alone
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _weight_loop(  # type: ignore[no-untyped-def]
     x, dy, sums, offset, run, steps, work, panels, gradients, k, wide, across, height, two,
     as_it_is, lies, alone, ones,

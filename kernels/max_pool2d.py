@@ -16,10 +16,11 @@ backward pass writes it once.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minifcn import device
 from minifcn.kernels import workspace
+from minifcn.kernels.compiled import parallel
 from minifcn.kernels.taps import Pair
 
 NOWHERE = 255  # the index of a window that sees nothing of the picture
@@ -142,7 +143,7 @@ def _pixels(
 # -- the fast reading ----------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _max_pool2d_numba(x, y, index, kernel, stride, padding, dilation):  # type: ignore[no-untyped-def]
     _, h, w, c = x.shape
     n, p, q, _ = y.shape
@@ -178,7 +179,7 @@ def _max_pool2d_numba(x, y, index, kernel, stride, padding, dilation):  # type: 
                 where[:] = NOWHERE
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _max_unpool2d_numba(dy, index, dx, kernel, stride, padding, dilation):  # type: ignore[no-untyped-def]
     n, h, w, c = dx.shape
     _, p, q, _ = dy.shape
@@ -205,7 +206,7 @@ def _max_unpool2d_numba(dy, index, dx, kernel, stride, padding, dilation):  # ty
                         total[e] += grad[e] if where[e] == tap else zero
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _max_pool_tiles_numba(x, y, index):  # type: ignore[no-untyped-def]
     n, p, q, c = y.shape
     for line in prange(n * p):
@@ -228,7 +229,7 @@ def _max_pool_tiles_numba(x, y, index):  # type: ignore[no-untyped-def]
                 index[image, i, j, e] = tap
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _max_unpool_tiles_numba(dy, index, dx):  # type: ignore[no-untyped-def]
     n, p, q, c = dy.shape
     zero = dy.dtype.type(0)

@@ -9,9 +9,10 @@ which does the same operations on each element and so gives the same bits.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minifcn import device
+from minifcn.kernels.compiled import parallel
 
 SMALL = 4096  # elements; below this NumPy's single thread is faster
 
@@ -94,7 +95,7 @@ def _adam_numpy(p, g, m, v, lr, take1, keep2, take2, root, eps, decay, shrink): 
 # -- the fast reading ----------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _sgd_numba(p, g, b, buffered, lr, momentum, take, decay, nesterov):  # type: ignore[no-untyped-def]
     for i in prange(p.size):
         step = p[i] * decay + g[i] if decay != 0 else g[i]
@@ -104,7 +105,7 @@ def _sgd_numba(p, g, b, buffered, lr, momentum, take, decay, nesterov):  # type:
         p[i] -= step * lr
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _adam_numba(p, g, m, v, lr, take1, keep2, take2, root, eps, decay, shrink):  # type: ignore[no-untyped-def]
     for i in prange(p.size):
         p[i] *= shrink

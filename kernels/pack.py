@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import prange, types
 from numba.extending import intrinsic
 
 from minifcn.kernels import workspace
+from minifcn.kernels.compiled import parallel, serial
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter, lanes, pointer
 
 
@@ -71,7 +72,7 @@ def _turn_square(typing, X, x, x_row, Y, y, y_row):  # type: ignore[no-untyped-d
     return signature, code
 
 
-@njit(cache=True, nogil=True)
+@serial
 def turn(source, at, row, height, width, target, to, to_row, side):  # type: ignore[no-untyped-def]
     """target[j, i] = source[i, j] for i < height, j < width: by squares of ``side``, a vector."""
     for i in range(0, height, side):
@@ -85,7 +86,7 @@ def turn(source, at, row, height, width, target, to, to_row, side):  # type: ign
                         target[there + b * to_row + a] = source[here + a * row + b]
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _turn_loop(source, order, target, side):  # type: ignore[no-untyped-def]
     _, a, b = source.shape
     down = (a + side - 1) // side

@@ -12,10 +12,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minifcn import device
 from minifcn.kernels import workspace
+from minifcn.kernels.compiled import parallel
 
 
 class Matrix(NamedTuple):
@@ -88,7 +89,7 @@ def _resample_numpy(x: np.ndarray, matrix: Matrix) -> np.ndarray:
     return dense @ x
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _resample_numba(x, first, column, weight, y):  # type: ignore[no-untyped-def]
     b, rows, inner = y.shape
     for line in prange(b * rows):

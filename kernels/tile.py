@@ -35,10 +35,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minifcn.kernels.compiled import serial
 from minifcn.kernels.vector import INT64, LLVM_FLOAT, REGISTERS, Emitter, lanes, pointer
 
 #: rows of the two tiles
@@ -129,7 +130,7 @@ _short_1 = _tile_of(SHORT, 1)
 _short_2 = _tile_of(SHORT, 2)
 
 
-@njit(cache=True, nogil=True)
+@serial
 def _tiles(wanted):  # type: ignore[no-untyped-def]
     """(talls, shorts) that cover ``wanted`` rows: the fewest rows over, then the fewest tiles."""
     best_talls, best_shorts, best = 0, 0, 1 << 62
@@ -141,14 +142,14 @@ def _tiles(wanted):  # type: ignore[no-untyped-def]
     return best_talls, best_shorts
 
 
-@njit(cache=True, nogil=True)
+@serial
 def covered(wanted):  # type: ignore[no-untyped-def]
     """`rows`, for compiled code."""
     talls, shorts = _tiles(wanted)
     return talls * TALL + shorts * SHORT
 
 
-@njit(cache=True, nogil=True)
+@serial
 def strip(  # type: ignore[no-untyped-def]
     A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, depth, count, two, floor, past
 ):

@@ -35,9 +35,10 @@ from fractions import Fraction
 
 import numba as nb
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from minifcn.kernels import workspace
+from minifcn.kernels.compiled import parallel, serial
 from minifcn.kernels.pack import contiguous
 from minifcn.kernels.sandwich import finished_sandwich_of, sandwich_of
 from minifcn.kernels.stream import fence, past_caches
@@ -195,7 +196,7 @@ def _even(tiles: int, chunk: int, threads: int) -> int:
     return max(1, -(-even // 4) * 4)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _weights_loop(by_tap, weights, channels, wide, vectors, four, flipped):  # type: ignore[no-untyped-def]
     """G g Gᵀ of every filter: (9, C, blocks · wide) → (blocks, n², C + 1, wide)."""
     n = 6 if four else 4
@@ -211,7 +212,7 @@ def _weights_loop(by_tap, weights, channels, wide, vectors, four, flipped):  # t
                 _weight_2(by_tap, source, row, column, weights, to, n * step, step, vectors)
 
 
-@njit(cache=True, nogil=True)
+@serial
 def _place(tile, p, q, dilation, m):  # type: ignore[no-untyped-def]
     """The picture and the first row and column of the results of a tile."""
     down = ((p + dilation[0] - 1) // dilation[0] + m - 1) // m
@@ -222,7 +223,7 @@ def _place(tile, p, q, dilation, m):  # type: ignore[no-untyped-def]
     return image, row, phase % dilation[1] + at % across * m * dilation[1]
 
 
-@njit(cache=True, nogil=True)
+@serial
 def _patch(x, image, top, left, dilation, size, channel, c, edge, deep):  # type: ignore[no-untyped-def]
     """size × size pixels from (top, left) on, zeros outside x, in ``edge`` (size, size, deep)."""
     _, h, w, channels = x.shape
@@ -239,7 +240,7 @@ def _patch(x, image, top, left, dilation, size, channel, c, edge, deep):  # type
                 clear(edge, at + c, deep - c)
 
 
-@njit(cache=True, nogil=True)
+@serial
 def _transformed(  # type: ignore[no-untyped-def]
     x, image, top, left, dilation, channel, c, deep, vectors, edge, target, to, apart, four
 ):
@@ -258,7 +259,7 @@ def _transformed(  # type: ignore[no-untyped-def]
         _picture_2(source, at, row, column, target, to, n * apart, apart, vectors)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _conv_loop(  # type: ignore[no-untyped-def]
     x, weights, start, y, patches, products, edges, padding, dilation, chunk, c, k, wide, two,
     four, floor, past,
@@ -326,7 +327,7 @@ def _conv_loop(  # type: ignore[no-untyped-def]
             fence()
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel
 def _weight_loop(  # type: ignore[no-untyped-def]
     x, dy, patches, gradients, sums, edges, by_tap, padding, dilation, group, groups, chunk, wide,
     two, four,

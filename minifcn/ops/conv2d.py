@@ -68,11 +68,11 @@ class Conv2d(Function):
             grad = Gate(self.output)(grad)
         elif self.relu:
             grad, d_bias = _gated_sum(grad, self.output)
-        elif self.needs[1] and self.needs[2] and not is_grad_enabled():
-            d_weight, d_bias = _weight_and_bias(x, grad, self.kernel, self.settings)
         if self.needs[0]:
             d_x = ConvTranspose2d(self.settings, self.size)(grad, weight, None)
-        if self.needs[1] and d_weight is None:
+        if self.needs[1] and self.needs[2] and d_bias is None and not is_grad_enabled():
+            d_weight, d_bias = _weight_and_bias(x, grad, self.kernel, self.settings)
+        elif self.needs[1]:
             d_weight = Conv2dWeight(self.settings, self.kernel)(x, grad)
         if self.needs[2] and d_bias is None:
             d_bias = ChannelSum()(grad)

@@ -1,0 +1,12 @@
+"""How kernels are compiled: to machine code that is kept on disk, without Python's lock.
+
+Division goes by NumPy's rules (by zero it gives infinity or NaN): Python's, which raise, cost a
+branch at every quotient and a tenth of the time to compile.
+"""
+
+from numba import njit
+
+#: for a function of one thread, called by others
+serial = njit(cache=True, nogil=True, error_model="numpy")
+#: for a loop whose `prange` is shared out among threads
+parallel = njit(cache=True, nogil=True, error_model="numpy", parallel=True)
