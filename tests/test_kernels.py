@@ -233,3 +233,16 @@ def test_memory_is_used_again_only_when_nothing_refers_to_it():
     assert workspace.empty((512, 512), np.float32).ctypes.data != address
     del view
     assert workspace.empty((512, 512), np.float32).ctypes.data == address
+
+
+def test_memory_serves_an_array_of_half_its_size_but_not_of_less():
+    workspace.clear()
+    large, larger = (workspace.empty((k << 20,), np.uint8) for k in (2, 3))
+    of_large, of_larger = large.ctypes.data, larger.ctypes.data
+    del large, larger
+    tiny = workspace.empty(((1 << 20) - 65536,), np.uint8)  # under half of either
+    assert tiny.ctypes.data not in (of_large, of_larger)
+    half = workspace.empty((1 << 20,), np.uint8)  # of the smaller of the two that would do
+    assert half.ctypes.data == of_large
+    more = workspace.empty((2 << 20,), np.uint8)
+    assert more.ctypes.data == of_larger
