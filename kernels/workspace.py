@@ -3,7 +3,7 @@
 The system hands out memory in pages of 4 KiB and clears each on first touch, which takes about as
 long as a kernel takes to fill it. A training step asks for the same sizes again and again; so when
 an array dies, its memory is kept here, and the next array of that size gets it, pages and all; or
-one of another size, if it is at least half as large: a training step needs a seventh less memory so.
+one of another size, if it is at least half as large: so a step takes a seventh less memory.
 """
 
 from __future__ import annotations
