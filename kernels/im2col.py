@@ -62,12 +62,8 @@ def along_taps(
     if y.size == 0:
         return y
     plan = _plan(taps, n, x.shape[1:3] == out, groups, c, k, x.dtype, nb.get_num_threads())
-    reads, merged = taps.order.shape
-    if merged == 1:  # each tap meets one read: bring them into that order
-        by_tap, order = contiguous(by_tap, taps.order[:, 0]), np.arange(reads)[:, None]
-    else:
-        by_tap, order = contiguous(by_tap), taps.order
-    weights = _packed(by_tap, order, groups, plan.blocks, plan.wide)
+    weights = _packed(contiguous(by_tap), taps.order, groups, plan.blocks, plan.wide)
+    merged = taps.order.shape[1]
     start = np.zeros((groups, plan.blocks * plan.wide), x.dtype)
     start[:, : k * merged].reshape(groups, merged, k)[...] = bias.reshape(groups, 1, k)
     past = k % lanes(x.dtype) == 0 and past_caches(y)
@@ -171,6 +167,8 @@ def _pack_loop(by_tap, order, packed, k):  # type: ignore[no-untyped-def]
     for item in prange(groups * blocks * reads):
         g, j, t = item // (blocks * reads), item // reads % blocks, item % reads
         used = min(wide, merged * k - j * wide)
+        if used < wide:
+            clear(flat, item * c * wide, c * wide)
         for d in range(c):
             to = (item * c + d) * wide
             column = 0
@@ -180,7 +178,6 @@ def _pack_loop(by_tap, order, packed, k):  # type: ignore[no-untyped-def]
                 source = ((order[t, phase] * c + d) * groups + g) * k + channel
                 copy(flat, to + column, by_tap, source, count)
                 column += count
-            clear(flat, to + used, wide - used)
 
 
 @serial

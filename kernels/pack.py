@@ -26,18 +26,13 @@ def in_memory(by_tap: np.ndarray) -> tuple[np.ndarray, bool]:
     return np.ascontiguousarray(by_tap), False  # weights that no layer made, (K, C, R, S) in memory
 
 
-def contiguous(by_tap: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
-    """by_tap (taps, C, K), any view, as a C-contiguous array: itself, if it is one.
-
-    With ``order``, its tap number i is tap ``order[i]`` of by_tap.
-    """
-    everything = np.arange(len(by_tap))
-    order = everything if order is None else order
+def contiguous(by_tap: np.ndarray) -> np.ndarray:
+    """by_tap (taps, C, K), any view, as a C-contiguous array: itself, if it is one."""
     weights, turned = in_memory(by_tap)
     if not turned:
-        return weights if np.array_equal(order, everything) else weights[order]
-    target = workspace.empty((len(order), *by_tap.shape[1:]), by_tap.dtype)
-    _turn_loop(weights, order, target, lanes(by_tap.dtype))
+        return weights
+    target = workspace.empty(by_tap.shape, by_tap.dtype)
+    _turn_loop(weights, target, lanes(by_tap.dtype))
     return target
 
 
@@ -87,11 +82,11 @@ def turn(source, at, row, height, width, target, to, to_row, side):  # type: ign
 
 
 @parallel
-def _turn_loop(source, order, target, side):  # type: ignore[no-untyped-def]
-    _, a, b = source.shape
+def _turn_loop(source, target, side):  # type: ignore[no-untyped-def]
+    taps, a, b = source.shape
     down = (a + side - 1) // side
     flat, result = source.reshape(-1), target.reshape(-1)
-    for item in prange(len(order) * down):
+    for item in prange(taps * down):
         t, top = item // down, item % down * side
         height = min(side, a - top)
-        turn(flat, (order[t] * a + top) * b, b, height, b, result, t * a * b + top, a, side)
+        turn(flat, (t * a + top) * b, b, height, b, result, t * a * b + top, a, side)
