@@ -70,18 +70,17 @@ def choose(
     }
     if _forced is not None and served[_forced]:
         return _forced
-    if plain and kernel == (1, 1):
-        return "gemm"
     weights, pixels = kernel[0] * kernel[1] * c * k, batch * out[0] * out[1]
+    read_once = served["direct"] and weights >= MANY_WEIGHTS and pixels <= FEW_PIXELS
+    if plain and kernel == (1, 1):
+        return "direct" if read_once else "gemm"
     if served["winograd4"] and dtype == np.float32 and min(c, k) // groups >= 16:
         names = "winograd4", "winograd2", "im2col"
         # with dilation, the pixels so far apart are a picture by themselves
         size = -(-out[0] // dilation[0]), -(-out[1] // dilation[1])
         batch *= dilation[0] * dilation[1]
         return min(names, key=lambda name: _cost(name, c * k // groups, batch, size))
-    if served["direct"] and weights >= MANY_WEIGHTS and pixels <= FEW_PIXELS:
-        return "direct"
-    return "im2col"
+    return "direct" if read_once else "im2col"
 
 
 def _cost(name: str, filters: int, batch: int, out: Pair) -> float:

@@ -38,10 +38,11 @@ def test_the_well_known_cases(kind):
 
 
 def test_many_weights_and_few_pixels():
-    """VGG's fc6 over a small map; its weight gradient has no tap by tap."""
+    """VGG's fc6 and fc7 over a small map; their weight gradient has no tap by tap."""
     fc6 = {"kernel": (7, 7), "out": (8, 8)}
     assert chosen("forward", 512, 4096, **fc6) == chosen("input", 4096, 512, **fc6) == "direct"
     assert chosen("weight", 512, 4096, **fc6) == "im2col"
+    assert chosen("forward", 4096, 4096, kernel=(1, 1), out=(8, 8)) == "direct"
     assert chosen("forward", 512, 4096, kernel=(7, 7), out=(8, 8), batch=100) == "im2col"
     assert chosen("forward", 8, 8, **fc6) == "im2col"
 

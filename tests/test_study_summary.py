@@ -125,7 +125,7 @@ def test_vgg16_without_computing_it():
     assert layers["trunk.stage1.conv2"].multiplications == 500 * 500 * 64 * 64 * 9
     assert layers["trunk.stage4.pool"].output == (512, 32, 32)
     assert layers["fc6.conv"].multiplications == 16 * 16 * 512 * 4096 * 49
-    assert layers["fc7.conv"].algorithm == "gemm"
+    assert layers["fc7.conv"].algorithm == "direct"
 
 
 def test_a_layer_that_runs_twice_has_its_parameters_once():
