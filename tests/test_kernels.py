@@ -1,6 +1,7 @@
 """What holds for the kernels as a whole: memory, threads, and that every element is written."""
 
 import tracemalloc
+from itertools import permutations
 
 import numba
 import numpy as np
@@ -235,14 +236,55 @@ def test_memory_is_used_again_only_when_nothing_refers_to_it():
     assert workspace.empty((512, 512), np.float32).ctypes.data == address
 
 
-def test_memory_serves_an_array_of_half_its_size_but_not_of_less():
+def address(array):
+    return array.ctypes.data
+
+
+def test_an_array_gets_the_smallest_block_and_leaves_what_is_over():
     workspace.clear()
-    large, larger = (workspace.empty((k << 20,), np.uint8) for k in (2, 3))
-    of_large, of_larger = large.ctypes.data, larger.ctypes.data
+    large, larger = workspace.empty((4 << 20,), np.uint8), workspace.empty((6 << 20,), np.uint8)
+    at_large, at_larger = address(large), address(larger)
     del large, larger
-    tiny = workspace.empty(((1 << 20) - 65536,), np.uint8)  # under half of either
-    assert tiny.ctypes.data not in (of_large, of_larger)
-    half = workspace.empty((1 << 20,), np.uint8)  # of the smaller of the two that would do
-    assert half.ctypes.data == of_large
-    more = workspace.empty((2 << 20,), np.uint8)
-    assert more.ctypes.data == of_larger
+    first = workspace.empty((1 << 20,), np.uint8)
+    second = workspace.empty((3 << 20,), np.uint8)
+    assert address(first) == at_large and address(second) == at_large + (1 << 20)
+    third = workspace.empty((1 << 20,), np.uint8)
+    assert address(third) == at_larger
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
+def test_blocks_that_come_back_join(order):
+    workspace.clear()
+    whole = workspace.empty((3 << 20,), np.uint8)
+    start = address(whole)
+    del whole
+    parts = [workspace.empty((1 << 20,), np.uint8) for _ in range(3)]
+    assert [address(part) - start for part in parts] == [0, 1 << 20, 2 << 20]
+    for number in order:
+        parts[number] = None
+    assert address(workspace.empty((3 << 20,), np.uint8)) == start
+
+
+def test_arrays_never_share_a_byte():
+    """Any sequence of births and deaths, each array with its own number in every byte."""
+    random = np.random.default_rng(0)
+    alive = {}
+    for number in range(600):
+        if alive and random.random() < 0.5:
+            born = list(alive)[int(random.integers(len(alive)))]
+            assert (alive.pop(born) == born % 251).all()
+        else:
+            array = workspace.empty((int(random.integers(1 << 16, 1 << 19)),), np.uint8)
+            array.fill(number % 251)
+            alive[number] = array
+    for number, array in alive.items():
+        assert (array == number % 251).all()
+
+
+def test_no_more_is_kept_than_said(monkeypatch):
+    workspace.clear()
+    monkeypatch.setattr(workspace, "KEPT", 4 << 20)
+    arrays = [workspace.empty((1 << 20,), np.uint8) for _ in range(9)]
+    del arrays
+    last = workspace.empty((1 << 16,), np.uint8)
+    assert workspace._kept + last.size <= 4 << 20

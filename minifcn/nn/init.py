@@ -9,12 +9,15 @@ Weight shapes: (K, C/groups, R, S) for a convolution, (C, K/groups, R, S) for a 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
 from minifcn.errors import InputError, ShapeError
 from minifcn.tensor import Tensor, no_grad
+
+ROWS = 64  # drawn at a time
 
 
 def constant_(w: Tensor, value: float) -> Tensor:
@@ -38,11 +41,7 @@ def normal_(
 ) -> Tensor:
     """Draw from a normal distribution."""
     check_generator(generator, "normal_")
-    values = np.empty(w.shape, w.dtype)
-    for row in values.reshape(len(values), -1):
-        row[...] = mean + std * generator.standard_normal(row.shape)
-    with no_grad():
-        return w.copy_(values)
+    return _drawn(w, lambda size: mean + std * generator.standard_normal(size))
 
 
 def kaiming_normal_(
@@ -67,11 +66,21 @@ def xavier_uniform_(w: Tensor, generator: np.random.Generator, gain: float = 1.0
     """
     check_generator(generator, "xavier_uniform_")
     a = gain * math.sqrt(6 / sum(_fans(w, "xavier_uniform_")))
-    values = np.empty(w.shape, w.dtype)
-    for row in values.reshape(len(values), -1):
-        row[...] = generator.uniform(-a, a, row.shape)
+    return _drawn(w, lambda size: generator.uniform(-a, a, size))
+
+
+def _drawn(w: Tensor, draw: Callable[[int], np.ndarray]) -> Tensor:
+    """Overwrite with rows that ``draw`` gives, each from its size.
+
+    Some at a time: a layer's rows are its filters, whose elements lie far apart in memory.
+    """
     with no_grad():
-        return w.copy_(values)
+        for first in range(0, len(w.data), ROWS):
+            part = w[first : first + ROWS]
+            size = part.data[0].size
+            rows = [draw(size).astype(w.dtype) for _ in range(len(part.data))]
+            part.copy_(np.reshape(rows, part.shape))
+    return w
 
 
 def bilinear_filter(kernel_size: int) -> np.ndarray:
