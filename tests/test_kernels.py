@@ -181,12 +181,21 @@ def test_memory_starts_at_a_cache_line():
     assert workspace.empty((1 << 16,), np.float32).ctypes.data % 64 == 0
 
 
+@pytest.fixture
+def fresh(monkeypatch):
+    """A workspace that keeps nothing yet, whatever other tests still hold of it."""
+    workspace.clear()
+    monkeypatch.setattr(workspace, "_free", [])
+    return monkeypatch
+
+
 def peak(call):
     """The most bytes that NumPy held at once during the call, beyond what it held before.
 
-    Memory kept for reuse is given back first: taking it again would not be seen.
+    `fresh`, and with regions as large as what is asked for: other memory would not be seen.
     """
     workspace.clear()
+    workspace._free.clear()
     tracemalloc.start()
     try:
         result = call()
@@ -204,10 +213,11 @@ def peak(call):
         ("cpu", None, 1 / 3, 3 / 4),  # Winograd: 16 MB of transformed patches, however many pixels
     ],
 )
-def test_the_column_matrix_never_exists_whole(device, name, ahead, back):
+def test_the_column_matrix_never_exists_whole(device, name, ahead, back, fresh):
     """im2col of this layer is 37.7 MB, nine times the 4.2 MB activation; shares of it at most."""
     x, w = tensor(1, 64, 128, 128), tensor(64, 64, 3, 3, seed=1)
     columns = 9 * x.data.nbytes
+    fresh.setattr(workspace, "REGION", 0)
     upstream = np.ones(x.shape, np.float32)
     with mf.device.use(device), mf.conv_algorithm(name):
         F.conv2d(x, w, padding=1).backward(upstream)  # compiled
@@ -218,8 +228,9 @@ def test_the_column_matrix_never_exists_whole(device, name, ahead, back):
     assert backward < columns * back
 
 
-def test_a_whole_column_matrix_is_caught():
+def test_a_whole_column_matrix_is_caught(fresh):
     """Memory that was used before counts too, though the system is not asked for it again."""
+    fresh.setattr(workspace, "REGION", 0)
     size = (128 * 128, 9 * 64)
     used = workspace.empty(size, np.float32)
     del used
@@ -240,21 +251,19 @@ def address(array):
     return array.ctypes.data
 
 
-def test_an_array_gets_the_smallest_block_and_leaves_what_is_over():
-    workspace.clear()
-    large, larger = workspace.empty((4 << 20,), np.uint8), workspace.empty((6 << 20,), np.uint8)
-    at_large, at_larger = address(large), address(larger)
-    del large, larger
-    first = workspace.empty((1 << 20,), np.uint8)
-    second = workspace.empty((3 << 20,), np.uint8)
-    assert address(first) == at_large and address(second) == at_large + (1 << 20)
-    third = workspace.empty((1 << 20,), np.uint8)
-    assert address(third) == at_larger
+def test_an_array_gets_the_first_place_that_holds_it(fresh):
+    parts = [workspace.empty((k << 20,), np.uint8) for k in (1, 2, 1, 4)]
+    places = [address(part) for part in parts]
+    assert [place - places[0] for place in places] == [0, 1 << 20, 3 << 20, 4 << 20]
+    parts[0] = parts[1] = None  # three at the front
+    assert address(workspace.empty((3 << 20,), np.uint8)) == places[0]
+    small = workspace.empty((1 << 20,), np.uint8)
+    assert address(small) == places[0]
+    assert address(workspace.empty((3 << 20,), np.uint8)) == places[3] + (4 << 20)
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
-def test_blocks_that_come_back_join(order):
-    workspace.clear()
+def test_places_that_come_back_join(order, fresh):
     whole = workspace.empty((3 << 20,), np.uint8)
     start = address(whole)
     del whole
@@ -265,7 +274,7 @@ def test_blocks_that_come_back_join(order):
     assert address(workspace.empty((3 << 20,), np.uint8)) == start
 
 
-def test_arrays_never_share_a_byte():
+def test_arrays_never_share_a_byte(fresh):
     """Any sequence of births and deaths, each array with its own number in every byte."""
     random = np.random.default_rng(0)
     alive = {}
@@ -281,10 +290,11 @@ def test_arrays_never_share_a_byte():
         assert (array == number % 251).all()
 
 
-def test_no_more_is_kept_than_said(monkeypatch):
-    workspace.clear()
-    monkeypatch.setattr(workspace, "KEPT", 4 << 20)
+def test_whole_regions_beyond_what_is_kept_go_back(fresh):
+    fresh.setattr(workspace, "REGION", 1 << 20)
+    fresh.setattr(workspace, "KEPT", 4 << 20)
     arrays = [workspace.empty((1 << 20,), np.uint8) for _ in range(9)]
+    assert not workspace._free
     del arrays
     last = workspace.empty((1 << 16,), np.uint8)
-    assert workspace._kept + last.size <= 4 << 20
+    assert sum(place.size for place in workspace._free) + last.size == 4 << 20
