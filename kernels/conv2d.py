@@ -21,7 +21,7 @@ from minifcn.kernels import algorithm, depthwise, direct, im2col, im2col_weight,
 from minifcn.kernels.channel_sums import column_sums
 from minifcn.kernels.taps import Pair, Taps, convolution, transposed
 
-# -- the three entry points ----------------------------------------------------------------------
+# -- the entry points ------------------------------------------------------------------------------
 
 
 def conv2d(

@@ -10,7 +10,8 @@ into another order beforehand, which would read and write all of them once more.
 
 Pixels of the result that a tap would only meet with padding are left out: a 7×7 kernel over a map
 of 8×8 meets padding in two products of five. Sums are kept as (P, Q, N, columns), so that what is
-left of a row lies together, for all pictures.
+left of a row lies together, for all pictures. (An infinite weight times padding, NaN elsewhere, is
+left out so, or comes to a neighbour.)
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def along_taps(
     merged = taps.order.shape[1]
     start = np.zeros((groups, plan.blocks * plan.wide), x.dtype)
     start[:, : k * merged].reshape(groups, merged, k)[...] = bias.reshape(groups, 1, k)
-    past = k % lanes(x.dtype) == 0 and past_caches(y)
+    past = past_caches(y, k)
     _multiply_loop(
         x, weights.reshape(-1), start.reshape(-1), y, taps.offset, taps.run, taps.phases,
         taps.in_stride, taps.out_stride, plan.work,
@@ -96,11 +96,10 @@ class Plan(NamedTuple):
 def _plan(
     taps: Taps, n: int, same_size: bool, groups: int, c: int, k: int, dtype: Any, threads: int
 ) -> Plan:
-    reads, merged = taps.order.shape
+    merged = taps.order.shape[1]
     wide = columns(dtype, k * merged)
     blocks = -(-k * merged // wide)
-    single = reads == 1 and not taps.offset.any()
-    as_it_is = single and taps.in_stride == (1, 1) and groups == 1 and same_size
+    as_it_is = taps.reads_each_pixel() and groups == 1 and same_size
     most = int((taps.phases[:, 5] - taps.phases[:, 4]).max(initial=0))
     depth = max(1, most if as_it_is else min(most, _taps_at_once(c))) * c
     size = max(8 * TALL, PANEL_BYTES // (depth * np.dtype(dtype).itemsize) // TALL * TALL)

@@ -12,7 +12,8 @@ A bias is the weight of one more tap, which always reads 1: with a column of one
 its gradient comes along and dy is not read a second time for it.
 
 With many channels a piece of work is one tap or less, and leaves out the rows of dy that this tap
-would only meet with padding: one in five for a 7×7 kernel over a map of 8×8.
+would only meet with padding: one in five for a 7×7 kernel over a map of 8×8. (A NaN in those rows
+does not reach that tap then.)
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from minifcn.kernels import workspace
 from minifcn.kernels.compiled import parallel
 from minifcn.kernels.im2col import fill_panel
 from minifcn.kernels.taps import Pair, Taps
-from minifcn.kernels.tile import TALL, clear, columns, copy, covered, lanes, rows, strip
+from minifcn.kernels.tile import SHORT, TALL, clear, columns, copy, covered, lanes, rows, strip
 
 PIXELS = 256  # of a panel
 SHARE = 264  # rows of the result that a thread takes at a time, about
 SMALL = 1 << 15  # elements of a result that is summed in parts
 PARTS = 16
+UNIT = TALL - SHORT  # rows: whole tiles make every multiple of it from SHORT on
 FEW = 64  # channels of dy that are read where they lie; of many, a block would be far apart
 
 
@@ -42,7 +44,8 @@ def weight_along_taps(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """dL/dw by tap (R·S, C/groups, K) from x (N, H, W, C) and dL/dy (N, P, Q, K).
 
-    With it, if ``bias`` is asked for and panels are made, dL/db (K,); else None.
+    With it, if ``bias`` is asked for, panels are made and there is one group, dL/db (K,), summed in
+    the arrays' own precision; else None.
     """
     c, k = x.shape[3] // groups, dy.shape[3] // groups
     features = len(taps.order) * c
@@ -61,9 +64,9 @@ def weight_along_taps(
     )  # fmt: skip
     if (height, across) == (features, k) and groups == len(sums) == 1:
         return sums.reshape(len(taps.order), c, k), None
-    total = sums[0, :, : features + 1, :k]
+    total = sums[0, :, : features + plan.ones, :k]
     for part in sums[1:]:
-        total = total + part[:, : features + 1, :k]
+        total = total + part[:, : features + plan.ones, :k]
     ours = total[:, :features].transpose(1, 0, 2)  # (taps · C, groups, K/groups)
     by_tap = np.ascontiguousarray(ours).reshape(len(taps.order), c, groups * k)
     return by_tap, total[0, features].copy() if plan.ones else None
@@ -104,8 +107,7 @@ def _plan(
     count = len(taps.order)
     wide = columns(dtype, k)
     across = -(-k // wide) * wide
-    single = count == 1 and not taps.offset.any()
-    as_it_is = single and taps.in_stride == (1, 1) and groups == 1 and same_size
+    as_it_is = taps.reads_each_pixel() and groups == 1 and same_size
     ones = bias and groups == 1 and not as_it_is
     parts = PARTS if groups * count * c * across <= SMALL and pixels >= PARTS * PIXELS else 1
     work, depth, alone = _shares(groups, parts, count, c, pixels, threads, ones)
@@ -130,15 +132,14 @@ def _shares(
     count = -(-features // SHARE)
     if 1 < groups * parts * count < 4 * threads:  # the same work for every thread
         count = -(-count // threads) * threads
-    if c > SHARE:
-        size = rows(-(-c // -(-count // taps)))
-        ends = [t * c + low for t in range(taps) for low in range(0, c, size)]
+    if c % UNIT or c < SHORT:  # tiles do not end where taps do: pieces of whole tiles then
+        ends = [*range(0, features, rows(-(-features // count)))]
+    elif c > SHARE:
+        each = min(-(-count // taps), c // (4 * SHORT))
+        ends = [t * c + c // UNIT * i // each * UNIT for t in range(taps) for i in range(each)]
     else:
         ends = [*range(0, features, max(1, min(SHARE // c, taps // count)) * c)]
-    alone = 2 * c > SHARE
-    if any(rows(high - low) != high - low for low, high in zip(ends, ends[1:])):
-        # the last tile of a piece would hang over into the next: pieces of whole tiles then
-        alone, ends = False, [*range(0, features, rows(-(-features // count)))]
+    alone = c % UNIT == 0 and 2 * c > SHARE  # for any number of threads, for sums depend on it
     widest = max(-(-high // c) * c - low // c * c for low, high in zip(ends, [*ends[1:], features]))
     ends.append(features + ones)
     cuts = [pixels * part // parts for part in range(parts + 1)]

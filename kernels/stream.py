@@ -1,9 +1,11 @@
 """Writing a large result past the caches.
 
-A store to memory that is in no cache first reads the line that it falls into. A kernel that writes
-whole lines never looks at what it read, and where the result is larger than the last cache it will
-not be found there later either: then a *streaming* store, which writes the line to memory alone,
-saves half of the traffic.
+A store to memory that is in no cache first reads the line that it falls into. Where a kernel writes
+a whole line once and for all, nobody looks at what was read; and a result larger than the last
+cache will not be found there later either. A *streaming* store then writes the line to memory
+alone. It pays for Winograd's results, and for sums short enough to be written once (a first
+layer's); where `tile.strip` adds piece after piece to a result, only the last piece streams, and
+that neither helps nor harms.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from minifcn.kernels.vector import VECTOR_BYTES, lanes
 LARGE = 32 << 20  # bytes: more than the last cache of most processors
 
 
-def past_caches(result: np.ndarray) -> bool:
-    """Whether a C-contiguous result (…, K) is to be written past the caches.
+def past_caches(result: np.ndarray, channels: int) -> bool:
+    """Whether a C-contiguous result (…, groups · channels) is to be written past the caches.
 
-    It is large, and every vector of a row's channels starts where a streaming store may.
+    It is large, and every vector of each group's channels starts where a streaming store may.
     """
-    whole = result.shape[-1] % lanes(result.dtype) == 0
+    whole = channels % lanes(result.dtype) == 0
     return bool(result.nbytes >= LARGE and whole and result.ctypes.data % VECTOR_BYTES == 0)
 
 

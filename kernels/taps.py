@@ -52,6 +52,10 @@ class Taps:
     in_stride: Pair
     out_stride: Pair
 
+    def reads_each_pixel(self) -> bool:
+        """Whether the one read of each result is the pixel at its own place, as 1×1 kernels do."""
+        return len(self.order) == 1 and not self.offset.any() and self.in_stride == (1, 1)
+
 
 @lru_cache(maxsize=1024)  # a net asks for the same few at every step
 def convolution(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair) -> Taps:

@@ -85,10 +85,9 @@ class Emitter:
         self.builder.store(value, to).align = self.size
 
     def stream(self, value: Any, pointer: Any) -> None:
-        """Write a vector to memory past the caches; the address must be a multiple of its bytes.
+        """Write a vector to memory past the caches (see `stream`), in order only after a `fence`.
 
-        A result too large for the caches would be read from memory first, a line at a time, only
-        to be overwritten. Ends in order with other stores only after `fence`.
+        The address must be a multiple of the vector's bytes.
         """
         to = self.builder.bitcast(pointer, self.vector.as_pointer())
         store = self.builder.store(value, to)

@@ -47,7 +47,6 @@ from minifcn.kernels.tile import TALL, clear, columns, copy, lanes, rows, strip
 
 PATCHES_BYTES = 640 * 1024  # transformed patches of one thread: most of a second-level cache
 GRADIENT_BYTES = 16 << 20  # transformed patches of all threads, in the third-level cache
-LINE = 64  # bytes of a cache line
 
 
 def matrices(m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -114,7 +113,7 @@ def conv(
     n, c, k = x.shape[0], by_tap.shape[1], by_tap.shape[2] // groups
     y = workspace.empty((n, *out, groups * k), x.dtype)
     wide = columns(x.dtype, k)
-    blocks, deep, line = -(-k // wide), _whole(c, x.dtype), LINE // x.itemsize
+    blocks, deep, line = -(-k // wide), _whole(c, x.dtype), workspace.LINE // x.itemsize
     frequencies = (m + 2) ** 2
     # one row of weights more than needed: streams a power of two apart would share a cache set
     weights = workspace.empty((groups * blocks, frequencies, c + 1, wide), x.dtype)
@@ -133,7 +132,7 @@ def conv(
     edges = workspace.empty((threads, frequencies * max(deep, wide)), x.dtype)
     _conv_loop(
         x, weights.reshape(-1), start.reshape(-1), y, patches, products, edges, padding, dilation,
-        chunk, c, k, wide, wide > lanes(x.dtype), m == 4, x.dtype.type(floor), past_caches(y),
+        chunk, c, k, wide, wide > lanes(x.dtype), m == 4, x.dtype.type(floor), past_caches(y, k),
     )  # fmt: skip
     return y
 
@@ -144,7 +143,7 @@ def weight(
     """dL/dw by tap (9, C/groups, K) from x (N, H, W, C) and dL/dy = dy (N, P, Q, K)."""
     n, c, k = x.shape[0], x.shape[3] // groups, dy.shape[3] // groups
     wide = columns(x.dtype, k)
-    blocks, deep, line = -(-k // wide), _whole(c, x.dtype), LINE // x.itemsize
+    blocks, deep, line = -(-k // wide), _whole(c, x.dtype), workspace.LINE // x.itemsize
     frequencies = (m + 2) ** 2
     chunk = GRADIENT_BYTES // (frequencies * x.itemsize * (deep + blocks * wide))
     chunk = min(max(chunk, 64), 512, _tiles(n, dy.shape[1:3], dilation, m))

@@ -1,5 +1,6 @@
 """What holds for the kernels as a whole: memory, threads, and that every element is written."""
 
+import gc
 import tracemalloc
 from itertools import permutations
 
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 import minifcn as mf
-from minifcn.kernels import stream, workspace
+from minifcn.kernels import im2col, im2col_weight, stream, winograd, workspace
+from minifcn.kernels.tile import rows
 from minifcn.kernels.vector import lanes
 
 F = mf.functional
@@ -37,6 +39,12 @@ def fully_connected_layer():
     """As many weights as a classifier's first layer, on a map of which most taps miss a part."""
     x, w = tensor(3, 136, 5, 9), tensor(160, 136, 7, 7, seed=1)
     return F.conv2d(x, w, padding=3), (x, w)
+
+
+def deep_convolution():
+    """More channels than a piece of the weight gradient's work has rows."""
+    x, w = tensor(2, 276, 9, 8), tensor(24, 276, 3, 3, seed=1)
+    return F.conv2d(x, w, stride=2, padding=1), (x, w)
 
 
 def pixelwise_convolution():
@@ -95,6 +103,7 @@ CASES = [
     wide_convolution,
     first_layer,
     fully_connected_layer,
+    deep_convolution,
     pixelwise_convolution,
     grouped_convolution,
     upsampling,
@@ -128,6 +137,21 @@ def test_every_element_is_written(case, poisoned):
     assert all(np.isfinite(array).all() for array in everything(case))
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_nothing_is_computed_with_what_memory_held(case, monkeypatch):
+    """Not even to be thrown away: sums of old numbers would overflow, and warn."""
+    plain = workspace.empty
+    monkeypatch.setattr(workspace, "empty", lambda *a: filled(plain(*a)))
+    with np.errstate(all="raise"):
+        everything(case)
+
+
+def filled(array):
+    if array.dtype.kind == "f":
+        array.fill(np.finfo(array.dtype).max)
+    return array
+
+
 def test_a_forgotten_element_is_caught(poisoned):
     assert np.isnan(workspace.empty((300, 300), np.float32)).all()
     assert np.isnan(workspace.empty((3,), np.float32)).all()
@@ -147,7 +171,9 @@ def test_bits_do_not_depend_on_threads(case):
     assert all(a.tobytes() == b.tobytes() for a, b in zip(many, one, strict=True))
 
 
-@pytest.mark.parametrize("case", [convolution, first_layer, fully_connected_layer])
+@pytest.mark.parametrize(
+    "case", [convolution, first_layer, fully_connected_layer, deep_convolution]
+)
 def test_convolutions_agree_with_the_definition(case):
     """Shapes that have ways of their own through the kernels, against NumPy's plain products."""
     found = everything(case)
@@ -157,13 +183,44 @@ def test_convolutions_agree_with_the_definition(case):
         assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
 
 
-@pytest.mark.parametrize("name", ["winograd2", "winograd4"])
-def test_the_same_bits_past_the_caches(name, monkeypatch):
-    """A result is written past the caches if it is large; here every one."""
+def test_a_weight_gradients_work_is_shared_out_without_gaps():
+    """For any number of threads: each row once, in whole tiles, and summed in the same way."""
+    for c in (1, 3, 4, 8, 12, 21, 132, 136, 150, 264, 268, 276, 512, 1000):
+        for taps in (1, 2, 9, 49):
+            ways = set()
+            for threads in (1, 2, 3, 8, 24, 96, 128):
+                work, widest, alone = im2col_weight._shares(1, 1, taps, c, 999, threads, False)
+                ends = [0, *work[:, 3].tolist()]
+                assert ends[:-1] == work[:, 2].tolist() and ends[-1] == taps * c
+                sizes = [high - low for low, high in zip(ends, ends[1:])]
+                assert min(sizes) > 0 and all(rows(size) == size for size in sizes[:-1])
+                spans = [(low // c, (high - 1) // c) for low, high in zip(ends, ends[1:])]
+                assert widest == max(last + 1 - first for first, last in spans) * c
+                assert not alone or all(first == last for first, last in spans)
+                ways.add(alone)
+            assert len(ways) == 1
+
+
+def grouped_pieces():
+    """Each group's 40 results are no whole number of vectors of 16."""
+    x, w = tensor(1, 32, 21, 23), tensor(80, 16, 3, 3, seed=1)
+    return F.conv2d(x, w, padding=1, groups=2), (x, w)
+
+
+@pytest.mark.parametrize("case", [wide_convolution, first_layer, grouped_pieces])
+@pytest.mark.parametrize("name", ["im2col", "winograd2", "winograd4"])
+def test_the_same_bits_past_the_caches(name, case, monkeypatch):
+    """A result is written past the caches if it is large; here every one that may be."""
+    asked = []
     with mf.conv_algorithm(name):
-        kept = everything(wide_convolution)
+        kept = everything(case)
         monkeypatch.setattr(stream, "LARGE", 0)
-        past = everything(wide_convolution)
+        for kernel in (im2col, winograd):
+            monkeypatch.setattr(
+                kernel, "past_caches", lambda *a: asked.append(stream.past_caches(*a)) or asked[-1]
+            )
+        past = everything(case)
+    assert any(asked) or (case is grouped_pieces and asked)
     assert all(a.tobytes() == b.tobytes() for a, b in zip(kept, past, strict=True))
 
 
@@ -171,19 +228,23 @@ def test_what_may_be_written_past_the_caches(monkeypatch):
     monkeypatch.setattr(stream, "LARGE", 1 << 20)
     vector = lanes(np.float32)
     large = workspace.empty((1 << 18, vector), np.float32)
-    assert stream.past_caches(large)
-    assert not stream.past_caches(large[: 1 << 10])  # small
-    assert not stream.past_caches(large.reshape(-1)[1 : 1 - vector].reshape(-1, vector))  # shifted
-    assert not stream.past_caches(workspace.empty((1 << 18, vector + 1), np.float32))  # ragged
+    assert stream.past_caches(large, vector)
+    assert not stream.past_caches(large[: 1 << 10], vector)  # small
+    shifted = large.reshape(-1)[1 : 1 - vector].reshape(-1, vector)
+    assert not stream.past_caches(shifted, vector)
+    assert not stream.past_caches(workspace.empty((1 << 18, vector + 1), np.float32), vector + 1)
+    assert not stream.past_caches(large, vector // 2)  # two groups of half a vector each
 
 
 def test_memory_starts_at_a_cache_line():
-    assert workspace.empty((1 << 16,), np.float32).ctypes.data % 64 == 0
+    arrays = [workspace.empty((size,), np.uint8) for size in (65536, 65537, 99_991, 1 << 20)]
+    assert all(array.ctypes.data % 64 == 0 for array in arrays)
 
 
 @pytest.fixture
 def fresh(monkeypatch):
     """A workspace that keeps nothing yet, whatever other tests still hold of it."""
+    gc.collect()  # what dies during the test would come back into this one
     workspace.clear()
     monkeypatch.setattr(workspace, "_free", [])
     return monkeypatch
@@ -238,7 +299,7 @@ def test_a_whole_column_matrix_is_caught(fresh):
     assert held >= 4 * size[0] * size[1]
 
 
-def test_memory_is_used_again_only_when_nothing_refers_to_it():
+def test_memory_is_used_again_only_when_nothing_refers_to_it(fresh):
     first = workspace.empty((512, 512), np.float32)
     address, view = first.ctypes.data, first[100:].T
     del first

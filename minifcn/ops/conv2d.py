@@ -90,7 +90,7 @@ def _gated_sum(grad: Tensor, y: np.ndarray) -> tuple[Tensor, Tensor]:
 def _weight_and_bias(
     x: Tensor, grad: Tensor, kernel: Pair, settings: Settings
 ) -> tuple[Tensor, Tensor]:
-    """What `Conv2dWeight` and `ChannelSum` give, without a graph, in one pass over the gradient."""
+    """What `Conv2dWeight` and `ChannelSum` give, without a graph: in one pass, if one does both."""
     rows = channels_last(x.data), channels_last(grad.data)
     weight, bias = kernels.conv2d_weight_bias(*rows, kernel, *settings)
     return Tensor(weight), Tensor(bias)
