@@ -35,6 +35,11 @@ def first_layer():
     return F.conv2d(x, w, b, padding=1), (x, w, b)
 
 
+def first_layer_without_bias():
+    x, w = tensor(1, 4, 80, 80), tensor(64, 4, 3, 3, seed=1)
+    return F.conv2d(x, w, padding=1), (x, w)
+
+
 def fully_connected_layer():
     """As many weights as a classifier's first layer, on a map of which most taps miss a part."""
     x, w = tensor(3, 136, 5, 9), tensor(160, 136, 7, 7, seed=1)
@@ -102,6 +107,7 @@ CASES = [
     convolution,
     wide_convolution,
     first_layer,
+    first_layer_without_bias,
     fully_connected_layer,
     deep_convolution,
     pixelwise_convolution,
