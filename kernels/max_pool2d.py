@@ -36,7 +36,7 @@ def max_pool2d(
     index = workspace.empty(y.shape, _index_type(kernel))
     if not y.size:
         pass
-    elif _tiles(x.shape[1:3], kernel, stride, padding, out):
+    elif _tiles(x.shape[1:3], kernel, stride, padding, dilation, out):
         _max_pool_tiles_numba(x, y, index)
     else:
         _max_pool2d_numba(x, y, index, kernel, stride, padding, dilation)
@@ -58,7 +58,7 @@ def max_unpool2d(
     dx = workspace.empty((dy.shape[0], *size, dy.shape[3]), dy.dtype)
     if not dx.size:
         pass
-    elif _tiles(size, kernel, stride, padding, dy.shape[1:3]):
+    elif _tiles(size, kernel, stride, padding, dilation, dy.shape[1:3]):
         _max_unpool_tiles_numba(dy, index, dx)
     else:
         _max_unpool2d_numba(dy, index, dx, kernel, stride, padding, dilation)
@@ -76,9 +76,12 @@ def take_pixels(
     return np.where(flat < 0, x.dtype.type(0), taken).reshape(index.shape)
 
 
-def _tiles(size: Pair, kernel: Pair, stride: Pair, padding: Pair, out: Pair) -> bool:
-    """Whether the windows are 2×2, side by side, and fill the picture."""
-    return kernel == stride == (2, 2) and padding == (0, 0) and size == (2 * out[0], 2 * out[1])
+def _tiles(
+    size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair
+) -> bool:
+    """Whether the windows are 2×2, of neighbours, side by side, and fill the picture."""
+    side_by_side = kernel == stride == (2, 2) and dilation == (1, 1) and padding == (0, 0)
+    return side_by_side and size == (2 * out[0], 2 * out[1])
 
 
 def _index_type(kernel: Pair) -> type:

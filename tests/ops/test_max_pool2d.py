@@ -57,6 +57,8 @@ FIXED = [
     ((1, 2, 9, 9), {"kernel_size": 3, "dilation": 3, "padding": 1}),
     ((2, 17, 6, 6), {"kernel_size": (1, 3), "stride": (2, 1)}),
     ((0, 2, 4, 4), {"kernel_size": 2}),
+    ((1, 1, 4, 8), {"kernel_size": 2, "dilation": (2, 1), "ceil_mode": True}),
+    ((1, 2, 2, 4), {"kernel_size": 2, "dilation": (1, 2), "ceil_mode": True}),
     ((2, 37, 6, 10), {"kernel_size": 2}),
     ((1, 2, 40, 20), {"kernel_size": (20, 17), "stride": 3, "padding": 4}),
 ]
