@@ -16,13 +16,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 # ruff: noqa: E402
 from minifcn.kernels.batch_norm import backward_input, backward_sums, moments, scale_shift
 from minifcn.kernels.channel_sums import column_sums, relu_backward_sum
-from minifcn.kernels.conv2d import (
-    conv2d,
-    conv2d_weight,
-    conv2d_weight_bias,
-    conv_transpose2d,
-    im2col_panel,
-)
+from minifcn.kernels.conv2d import conv2d, conv2d_weight, conv_transpose2d, im2col_panel
 from minifcn.kernels.cross_entropy import amounts, count_labels, cross_entropy
 from minifcn.kernels.elementwise import add, cat_channels, relu, relu_backward, take_channels
 from minifcn.kernels.max_pool2d import max_pool2d, max_unpool2d, take_pixels
@@ -40,7 +34,6 @@ __all__ = [
     "column_sums",
     "conv2d",
     "conv2d_weight",
-    "conv2d_weight_bias",
     "conv_transpose2d",
     "count_labels",
     "cross_entropy",

@@ -103,39 +103,17 @@ def conv2d_weight(
     padding: Pair,
     dilation: Pair,
     groups: int,
-) -> np.ndarray:
+    bias: bool = False,
+) -> tuple[np.ndarray, np.ndarray | None]:
     """dL/dw (K, C/groups, R, S) of `conv2d` from x (N, H, W, C) and dL/dy = dy (N, P, Q, K).
 
     dw[k, c, r, s] = Σ_{n, p, q} x[n, p·stride + r·dilation − padding, …, c] · dy[n, p, q, k]
+
+    With ``bias`` also dL/db[k] = Σ_{n, p, q} dy[n, p, q, k], in the same pass where a kernel does
+    both; else None.
     """
-    return _weight(x, dy, kernel, stride, padding, dilation, groups, False)[0]
-
-
-def conv2d_weight_bias(
-    x: np.ndarray,
-    dy: np.ndarray,
-    kernel: Pair,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """`conv2d_weight`, and dL/db[k] = Σ_{n, p, q} dy[n, p, q, k]: in one pass, if one does both."""
-    dw, db = _weight(x, dy, kernel, stride, padding, dilation, groups, True)
-    return dw, column_sums(dy.reshape(-1, dy.shape[3])) if db is None else db
-
-
-def _weight(
-    x: np.ndarray,
-    dy: np.ndarray,
-    kernel: Pair,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
-    bias: bool,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    out, db = dy.shape[1:3], None
+    db: np.ndarray | None = None
+    out = dy.shape[1:3]
     c, k = x.shape[3] // groups, dy.shape[3]
     if device.is_reference():
         taps = convolution(kernel, stride, padding, dilation, out)
@@ -152,6 +130,8 @@ def _weight(
                 by_tap = depthwise.weight_along_taps(x, dy, taps)
             else:
                 by_tap, db = im2col_weight.weight_along_taps(x, dy, taps, groups, bias)
+    if bias and db is None:
+        db = column_sums(dy.reshape(-1, k))
     return by_tap.reshape(*kernel, c, k).transpose(3, 2, 0, 1), db
 
 

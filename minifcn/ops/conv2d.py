@@ -92,7 +92,7 @@ def _weight_and_bias(
 ) -> tuple[Tensor, Tensor]:
     """What `Conv2dWeight` and `ChannelSum` give, without a graph: in one pass, if one does both."""
     rows = channels_last(x.data), channels_last(grad.data)
-    weight, bias = kernels.conv2d_weight_bias(*rows, kernel, *settings)
+    weight, bias = kernels.conv2d_weight(*rows, kernel, *settings, bias=True)
     return Tensor(weight), Tensor(bias)
 
 
@@ -128,9 +128,8 @@ class Conv2dWeight(Function):
 
     def forward(self, x: np.ndarray, grad: np.ndarray) -> np.ndarray:
         self.size, self.out = x.shape[2:], grad.shape[2:]
-        return kernels.conv2d_weight(
-            channels_last(x), channels_last(grad), self.kernel, *self.settings
-        )
+        rows = channels_last(x), channels_last(grad)
+        return kernels.conv2d_weight(*rows, self.kernel, *self.settings)[0]
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, g = self.inputs
