@@ -5,7 +5,7 @@ name       what                                                    serves
 =========  ======================================================  ===========================
 im2col     panels of the column matrix, times register tiles       everything
 gemm       the same without a panel: the picture is the matrix     1×1 kernels of stride 1
-direct     tap by tap, no column matrix, each weight read once     stride 1, one group
+direct     tap by tap, no column matrix, each weight read once     all but weight gradients
 winograd2  F(2×2, 3×3): 16 multiplications for 36                  3×3 kernels of stride 1
 winograd4  F(4×4, 3×3): 36 multiplications for 144                 3×3 kernels of stride 1
 depthwise  one filter a channel, summed directly                   as many groups as channels
@@ -64,14 +64,14 @@ def choose(
     plain = stride == (1, 1) and groups == 1
     served = {
         "im2col": True,
-        "direct": plain and kind != "weight",
+        "direct": kind != "weight",
         "winograd2": kernel == (3, 3) and stride == (1, 1),
         "winograd4": kernel == (3, 3) and stride == (1, 1),
     }
     if _forced is not None and served[_forced]:
         return _forced
     weights, pixels = kernel[0] * kernel[1] * c * k, batch * out[0] * out[1]
-    read_once = served["direct"] and weights >= MANY_WEIGHTS and pixels <= FEW_PIXELS
+    read_once = plain and kind != "weight" and weights >= MANY_WEIGHTS and pixels <= FEW_PIXELS
     if plain and kernel == (1, 1):
         return "direct" if read_once else "gemm"
     if served["winograd4"] and dtype == np.float32 and min(c, k) // groups >= 16:

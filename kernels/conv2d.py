@@ -55,7 +55,7 @@ def conv2d(
     if how == "depthwise":
         return _at_least(floor, depthwise.along_taps(x, by_tap[:, 0], b, taps, out))
     if how == "direct":
-        return direct.along_taps(x, by_tap, b, taps, out, floor)
+        return direct.along_taps(x, by_tap, b, taps, groups, out, floor)
     return im2col.along_taps(x, by_tap, b, taps, groups, out, floor)
 
 
@@ -89,9 +89,10 @@ def conv_transpose2d(
     if how == "depthwise":
         taps = transposed((r, s), stride, padding, dilation, out)
         return depthwise.along_taps(x, by_tap[:, 0], b, taps, out)
-    taps = transposed((r, s), stride, padding, dilation, out, merged=True)
     if how == "direct":
-        return direct.along_taps(x, by_tap, b, taps, out)
+        taps = transposed((r, s), stride, padding, dilation, out)
+        return direct.along_taps(x, by_tap, b, taps, groups, out)
+    taps = transposed((r, s), stride, padding, dilation, out, merged=True)
     return im2col.along_taps(x, by_tap, b, taps, groups, out)
 
 

@@ -1,20 +1,24 @@
-"""Convolution tap by tap, for layers with more weights than pixels: each weight is read once.
+"""Convolution tap by tap, with no column matrix: the tiles read the picture where it lies.
 
-    y += shift(x, tap) · w[tap]        for tap = 0 … R·S − 1
+    y += x[pixels that the tap reads] · w[tap]        for tap = 0 … R·S − 1
+
+A thread takes some columns (output channels) of some pixels of the result and goes through the
+taps. For each it lists the pixels that meet the picture, with the address of what they read (see
+`gathered`), copies its columns of the tap's weights into the cache, and multiplies. So strides and
+phases cost nothing but other addresses, and nothing is multiplied by padding: over a map of 16×16
+that is a fifth of the products of a 7×7 kernel. (An infinite weight times padding, NaN elsewhere,
+is left out so.)
 
 VGG's fc6 holds a hundred million weights and meets a map of a few pixels: to read them more than
-once would take long. So a thread takes some columns of the result, all pixels of it, and goes
-through the taps: of each it copies its columns of the weights, as they come from memory, into the
-cache, and multiplies all pixels by them. There is no column matrix, and the weights are not brought
-into another order beforehand, which would read and write all of them once more.
+once would take long. There a thread takes all pixels, so each weight is read once, as it comes from
+memory; and while one block of weights is multiplied, the next is already on its way.
 
-Pixels of the result that a tap would only meet with padding are left out: a 7×7 kernel over a map
-of 8×8 meets padding in two products of five. Sums are kept as (P, Q, N, columns), so that what is
-left of a row lies together, for all pictures. (An infinite weight times padding, NaN elsewhere, is
-left out so, or comes to a neighbour.)
+Results do not depend on the number of threads: each element is one sum in one order.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numba as nb
 import numpy as np
@@ -22,14 +26,18 @@ from numba import prange
 
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import parallel, serial
+from minifcn.kernels.gathered import gathered_strip, meetings, prefetch
 from minifcn.kernels.pack import in_memory, turn
 from minifcn.kernels.taps import Pair, Taps
-from minifcn.kernels.tile import TALL, clear, columns, copy, covered, lanes, strip
+from minifcn.kernels.tile import TALL, clear, columns, copy, covered, lanes
 
 # What a thread works on at a time stays in its second-level cache:
 BLOCKS = 8  # columns of tiles
-DEPTH = 256  # channels
-PIXELS = 256
+DEPTH = 128  # channels
+PIXELS = 384  # where pixels are many …
+ALL_PIXELS = 1024  # … and where weights are
+MANY_WEIGHTS = 1 << 20
+LINE = 64  # bytes of a cache line
 
 
 def along_taps(
@@ -37,33 +45,69 @@ def along_taps(
     by_tap: np.ndarray,
     bias: np.ndarray,
     taps: Taps,
+    groups: int,
     out: Pair,
     floor: float = -np.inf,
 ) -> np.ndarray:
-    """max(floor, bias + x * w): x (N, H, W, C), by_tap (R·S, C, K), bias (K,) → (N, *out, K).
+    """max(floor, bias + x * w), (N, *out, K).
 
-    The taps are those of a convolution of stride 1, or of its input gradient.
+    x is (N, H, W, C), by_tap (R·S, C/groups, K), any view of weights, and bias (K,). The taps are
+    those of a convolution, or of a transposed one with its phases apart.
     """
-    n, c, k = x.shape[0], x.shape[3], by_tap.shape[2]
+    n, c, k = x.shape[0], by_tap.shape[1], by_tap.shape[2]
     y = workspace.empty((n, *out, k), x.dtype)
     if y.size == 0:
         return y
-    wide = columns(x.dtype, k)
-    blocks, threads = -(-k // wide), nb.get_num_threads()
-    items = -(-blocks // BLOCKS)
-    items = min(blocks, -(-items // threads) * threads)
-    cuts = np.arange(items + 1) * blocks // items
-    most = int((cuts[1:] - cuts[:-1]).max()) * wide
-    room = n * out[0] * out[1] + 2 * TALL
+    wide = columns(x.dtype, k // groups)
+    threads = nb.get_num_threads()
+    work = _shares(taps, n, groups, by_tap.size, k // groups, wide, threads)
+    most, across = int(work[:, 3].max()), int((work[:, 5] - work[:, 4]).max())
+    across = -(-across // wide) * wide
     weights, turned = in_memory(by_tap)
     _tap_loop(
-        x, weights.reshape(-1), turned, bias, y, taps.order[:, 0].copy(), taps.offset, cuts,
-        workspace.empty((threads, room * most), x.dtype),
-        workspace.empty((threads, (PIXELS + 2 * TALL) * min(c, DEPTH)), x.dtype),
-        workspace.empty((threads, min(c, DEPTH) * most), x.dtype),
-        wide, lanes(x.dtype), x.dtype.type(floor),
+        x, weights.reshape(-1), turned, bias, y, taps.order[:, 0].copy(), taps.offset, taps.phases,
+        taps.in_stride, taps.out_stride, work,
+        workspace.empty((threads, (most + 1) * across), x.dtype),
+        workspace.empty((threads, min(c, DEPTH) * across), x.dtype),
+        workspace.empty((threads, 2, most + 2 * TALL), np.dtype(np.int64)),
+        c, wide, lanes(x.dtype), x.dtype.type(floor),
     )  # fmt: skip
     return y
+
+
+@lru_cache(maxsize=1024)
+def _shares(
+    taps: Taps, n: int, groups: int, weights: int, k: int, wide: int, threads: int
+) -> np.ndarray:
+    """The work in pieces: (group, phase, first pixel, pixels, first column, last column + 1) each.
+
+    Threads share the columns where weights are many, else the pixels, and as evenly as may be: each
+    gets one run of the list, its share of each phase, for phases differ in their taps.
+    """
+    many = weights >= MANY_WEIGHTS
+    pixels = (n * taps.phases[:, 2] * taps.phases[:, 3]).tolist()
+    size = ALL_PIXELS if many else PIXELS
+    blocks = -(-k // wide)  # of columns
+    shares = -(-blocks // BLOCKS)
+    if many and groups * shares % threads and blocks >= threads:
+        shares = -(-shares // threads) * threads
+    edges = [min(k, blocks * share // shares * wide) for share in range(shares)] + [k]
+    pieces = []
+    for g in range(groups):
+        for low, high in zip(edges, edges[1:]):
+            for f, total in enumerate(pixels):
+                count = -(-total // size)
+                if not many:
+                    count = -(-count // threads) * threads
+                even = -(-total // max(1, count))
+                pieces += [
+                    (g, f, pixel, min(even, total - pixel), g * k + low, g * k + high)
+                    for pixel in range(0, total, max(1, even))
+                ]
+    if many:
+        return np.array(pieces, np.int64)
+    mine = [piece for thread in range(threads) for piece in pieces[thread::threads]]
+    return np.array(mine, np.int64)
 
 
 @serial
@@ -87,58 +131,69 @@ def _bring_weights(weights, turned, tap, low, depth, left, used, block, wide, si
             clear(block, last + d * wide + ragged, wide - ragged)
 
 
+@serial
+def _ask_for_weights(weights, turned, tap, low, depth, left, used, part, parts, c, k):  # type: ignore[no-untyped-def]
+    """Prefetch one of ``parts`` of the weights that `_bring_weights` will copy with these."""
+    if turned:
+        rows, length, at, row = used, depth, (tap * k + left) * c + low, c
+    else:
+        rows, length, at, row = depth, used, (tap * c + low) * k + left, k
+    for r in range(rows * part // parts, rows * (part + 1) // parts):
+        for e in range(0, length, LINE // weights.itemsize):
+            prefetch(weights, at + r * row + e)
+
+
 @parallel
 def _tap_loop(  # type: ignore[no-untyped-def]
-    x, weights, turned, bias, y, order, offset, cuts, totals, panels, blocks, wide, side, floor
+    x, weights, turned, bias, y, order, offset, phases, steps, out_steps, work, totals, blocks,
+    places, c, wide, side, floor,
 ):  # fmt: skip
-    n, h, w, c = x.shape
-    _, p, q, k = y.shape
+    k = y.shape[3]
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    lowest = x.dtype.type(-np.inf)
-    for item in prange(len(cuts) - 1):
-        sums, panel = totals[nb.get_thread_id()], panels[nb.get_thread_id()]
-        block = blocks[nb.get_thread_id()]
-        left, across = cuts[item] * wide, (cuts[item + 1] - cuts[item]) * wide
-        used = min(across, k - left)
-        for m in range(n * p * q):
+    for item in prange(len(work)):
+        g, f, pixel, count, left, right = work[item]
+        top, first_column, height, width, first, last, _ = phases[f]
+        sums, block = totals[nb.get_thread_id()], blocks[nb.get_thread_id()]
+        at, to = places[nb.get_thread_id(), 0], places[nb.get_thread_id(), 1]
+        used = right - left
+        parts = (used + wide - 1) // wide
+        across = parts * wide
+        for m in range(count):
             copy(sums, m * across, bias, left, used)
             clear(sums, m * across + used, across - used)
-        for t in range(len(offset)):
-            above, before = offset[t]
-            first, last = max(0, -above), min(p, h - above)  # rows that meet the picture
-            begin, end = max(0, -before), min(q, w - before)
-            if first >= last or begin >= end:
+        for t in range(first, last):
+            met, _ = meetings(
+                at, to, across, offset[t], steps, (height, width), x.shape[1:],
+                pixel, pixel, pixel + count, count,
+            )  # fmt: skip
+            if met == 0:
                 continue
-            # What is left of each row; all of it, if that is no more tiles, for then rows join.
-            whole = covered((end - begin) * n) >= q * n
+            for m in range(met, covered(met)):  # a tile that hangs over adds to a row of its own
+                at[m], to[m] = at[0], count * across
             for low in range(0, c, DEPTH):
                 depth = min(DEPTH, c - low)
                 _bring_weights(
                     weights, turned, order[t], low, depth, left, used, block, wide, side, c, k
                 )
-                for i in range(first, last, last - first if whole else 1):
-                    start = (i * q + (0 if whole else begin)) * n
-                    stop = (last * q if whole else i * q + end) * n
-                    for at in range(start, stop, PIXELS):
-                        met = min(PIXELS, stop - at)
-                        for m in range(met):
-                            place, image = (at + m) // n, (at + m) % n
-                            row, column = place // q + above, place % q + before
-                            if column < 0 or column >= w:
-                                clear(panel, m * depth, depth)
-                            else:
-                                source = ((image * h + row) * w + column) * c + low
-                                copy(panel, m * depth, flat_x, source, depth)
-                        clear(panel, met * depth, (covered(met) - met) * depth)
-                        for j in range(across // wide):
-                            to = at * across + j * wide
-                            strip(
-                                panel, 0, depth, 1, block, j * depth * wide, wide,
-                                sums, to, across, sums, to, across, depth, met, wide > side,
-                                lowest, False,
-                            )  # fmt: skip
-        for m in range(n * p * q):
-            to = (m % n * p * q + m // n) * k + left
+                after, beyond = (t, low + DEPTH) if low + DEPTH < c else (min(t + 1, last - 1), 0)
+                for j in range(parts):
+                    _ask_for_weights(
+                        weights, turned, order[after], beyond, min(DEPTH, c - beyond), left, used,
+                        j, parts, c, k,
+                    )  # fmt: skip
+                    gathered_strip(
+                        flat_x, g * c + low, block, j * depth * wide, wide, sums, j * wide, at, to,
+                        depth, met, wide > side,
+                    )  # fmt: skip
+        image, i, j = pixel // (height * width), pixel // width % height, pixel % width
+        for m in range(count):
+            row = (image * y.shape[1] + top + i * out_steps[0]) * y.shape[2]
+            here = (row + first_column + j * out_steps[1]) * k + left
             for e in range(used):
                 value = sums[m * across + e]
-                flat_y[to + e] = floor if value < floor else value
+                flat_y[here + e] = floor if value < floor else value
+            j += 1
+            if j == width:
+                i, j = i + 1, 0
+                if i == height:
+                    image, i = image + 1, 0

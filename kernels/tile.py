@@ -56,8 +56,29 @@ def columns(dtype: Any, wanted: int) -> int:
 
 def rows(wanted: int) -> int:
     """How many rows `strip` computes where ``wanted`` are wanted: the last tile may hang over."""
-    talls, shorts = _tiles.py_func(wanted)
+    talls, shorts = tiles.py_func(wanted)
     return int(talls * TALL + shorts * SHORT)
+
+
+def zeros(emit: Emitter, tile: list[tuple[int, int]]) -> dict[tuple[int, int], Any]:
+    """A vector of zeros for each (row, vector) of a tile: variables that become registers."""
+    with emit.builder.goto_entry_block():
+        acc = {ij: emit.builder.alloca(emit.vector) for ij in tile}
+    for ij in tile:
+        emit.builder.store(emit.constant(0), acc[ij])
+    return acc
+
+
+def add_products(emit: Emitter, acc: dict[tuple[int, int], Any], row: Any, element: Any) -> None:
+    """acc[i, j] += A[i] · B[j] for one k: B's vectors from ``row`` on, A[i] at ``element`` (i)."""
+    vectors = 1 + max(j for _, j in acc)
+    b_row = [emit.load(emit.at(row, j * emit.width)) for j in range(vectors)]
+    for i in range(1 + max(i for i, _ in acc)):
+        emit.in_order()
+        one = emit.repeat(emit.builder.load(element(i)))
+        for j in range(vectors):
+            total = emit.multiply_add(one, b_row[j], emit.builder.load(acc[i, j]))
+            emit.builder.store(total, acc[i, j])
 
 
 def _tile_of(height: int, vectors: int) -> Any:
@@ -80,23 +101,12 @@ def _tile_of(height: int, vectors: int) -> Any:
                 pointer(context, builder, signature, args, which) for which in (0, 4, 7, 10)
             )
             tile = [(i, j) for i in range(height) for j in range(vectors)]
-            with builder.goto_entry_block():
-                acc = {ij: builder.alloca(emit.vector) for ij in tile}  # become registers
-
-            for ij in tile:
-                builder.store(emit.constant(0), acc[ij])
-
+            acc = zeros(emit, tile)
             a_rows = [emit.times(a_row, i) for i in range(height)]
             with cgutils.for_range(builder, depth) as loop:
                 row = emit.at(right, builder.mul(loop.index, b_k))
-                b_row = [emit.load(emit.at(row, j * emit.width)) for j in range(vectors)]
                 column = emit.at(left, builder.mul(loop.index, a_k))
-                for i in range(height):
-                    emit.in_order()
-                    one = emit.repeat(builder.load(emit.at(column, a_rows[i])))
-                    for j in range(vectors):
-                        total = emit.multiply_add(one, b_row[j], builder.load(acc[i, j]))
-                        builder.store(total, acc[i, j])
+                add_products(emit, acc, row, lambda i: emit.at(column, a_rows[i]))
 
             def finish(write, least=None):  # type: ignore[no-untyped-def]
                 for i, j in tile:
@@ -131,7 +141,7 @@ _short_2 = _tile_of(SHORT, 2)
 
 
 @serial
-def _tiles(wanted):  # type: ignore[no-untyped-def]
+def tiles(wanted):  # type: ignore[no-untyped-def]
     """(talls, shorts) that cover ``wanted`` rows: the fewest rows over, then the fewest tiles."""
     best_talls, best_shorts, best = 0, 0, 1 << 62
     for shorts in range(3):
@@ -145,7 +155,7 @@ def _tiles(wanted):  # type: ignore[no-untyped-def]
 @serial
 def covered(wanted):  # type: ignore[no-untyped-def]
     """`rows`, for compiled code."""
-    talls, shorts = _tiles(wanted)
+    talls, shorts = tiles(wanted)
     return talls * TALL + shorts * SHORT
 
 
@@ -158,7 +168,7 @@ def strip(  # type: ignore[no-untyped-def]
     The last tile may hang over: A, S and C must hold `rows` (count) rows. ``past``: C is written
     past the caches (see `stream`), and every vector of it must start at a multiple of its bytes.
     """
-    talls, shorts = _tiles(count)
+    talls, shorts = tiles(count)
     lowest = A.dtype.type(-np.inf)
     for i in range(talls + shorts):
         row = min(i, talls) * TALL + max(i - talls, 0) * SHORT

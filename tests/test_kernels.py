@@ -103,8 +103,22 @@ def loss():
     return F.cross_entropy(x, target, reduction="none"), (x,)
 
 
+def strided_convolution():
+    """Taps by themselves, whose pixels are listed; some of them meet padding only."""
+    x, w = tensor(2, 100, 13, 11), tensor(64, 100, 3, 3, seed=1)
+    return F.conv2d(x, w, padding=2, stride=2), (x, w)
+
+
+def strided_convolution_tap_by_tap():
+    with mf.conv_algorithm("direct"):
+        x, w, b = tensor(2, 36, 13, 11), tensor(300, 36, 3, 3, seed=1), tensor(300, seed=2)
+        return F.conv2d(x, w, b, padding=2, stride=2), (x, w, b)
+
+
 CASES = [
     convolution,
+    strided_convolution,
+    strided_convolution_tap_by_tap,
     wide_convolution,
     first_layer,
     first_layer_without_bias,

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import minifcn as mf
+from minifcn import device
 from tests import naive
 from tests.convolutions import (
     ALGORITHMS,
@@ -120,6 +122,34 @@ def test_larger(shapes, algorithm, dtype):
     wanted = by_elements(x, w, b, dy, (padding, padding))
     rtol = 2 * TOLERANCE[algorithm, dtype]  # ten thousand terms, one after the other
     assert max(errors(found, wanted)) <= rtol, errors(found, wanted)
+
+
+#: C, K, kernel, stride, padding, dilation, groups, where panels, lists of pixels and phases differ
+SPREAD = {
+    "a tap of some pixels, dy where it lies": (100, 64, (3, 3), (2, 1), (2, 1), (1, 2), 1),
+    "taps cut for the threads": (128, 40, (3, 3), (2, 2), (1, 1), (1, 1), 1),
+    "stride over kernel": (33, 17, (2, 1), (3, 4), (0, 2), (1, 1), 1),
+    "groups of a tap a piece": (96, 60, (3, 2), (1, 2), (1, 1), (2, 1), 3),
+    "groups of a few channels": (12, 90, (5, 3), (2, 3), (4, 0), (1, 1), 3),
+    "one pixel of many channels, strided": (300, 21, (1, 1), (2, 2), (0, 0), (1, 1), 1),
+    "one pixel, a few channels": (6, 300, (1, 1), (1, 1), (1, 1), (1, 1), 1),
+    "most taps see padding only": (36, 300, (7, 7), (1, 1), (6, 5), (1, 1), 1),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("algorithm", ["im2col", "direct"])
+@pytest.mark.parametrize("case", SPREAD.values(), ids=SPREAD)
+def test_strides_and_groups(case, algorithm, dtype):
+    c, k, kernel, stride, padding, dilation, groups = case
+    settings = dict(zip(("stride", "padding", "dilation", "groups"), case[3:], strict=True))
+    x, w, b = random(5, (3, c, 11, 9), (k, c // groups, *kernel), (k,), dtype=dtype)
+    wide = [a.astype(np.float64) for a in (x, w, b)]
+    with device.use("reference"):
+        dy = random(6, mf.functional.conv2d(*map(mf.Tensor, wide), **settings).shape)[0]
+        wanted = by_minifcn(None, *wide, dy.astype(np.float64), **settings)
+    found = by_minifcn(algorithm, x, like_a_layers(w), b, dy.astype(dtype), **settings)
+    assert max(errors(found, wanted)) <= (5e-6 if dtype == np.float32 else 1e-13)
 
 
 @pytest.mark.parametrize("name", [*ALGORITHMS, None])

@@ -55,11 +55,12 @@ def test_forcing_leaves_alone_what_the_forced_cannot_serve():
         assert chosen("forward", 64, 64, groups=64) == "depthwise"
         assert chosen("forward", 64, 64, kernel=(5, 5), groups=2) == "im2col"
     with mf.conv_algorithm("direct"):
-        assert chosen("forward", 64, 64, kernel=(5, 5), groups=2) == "im2col"
+        assert chosen("forward", 64, 64, kernel=(5, 5), groups=2) == "direct"
         assert chosen("forward", 64, 64, kernel=(1, 1)) == "direct"
+        assert chosen("input", 64, 64, stride=(1, 2)) == "direct"
         assert chosen("input", 64, 64, dilation=(2, 1)) == "direct"
         assert chosen("weight", 64, 64, kernel=(5, 5)) == "im2col"
-        assert chosen("forward", 64, 64, stride=(1, 2)) == "im2col"
+        assert chosen("forward", 64, 64, groups=64) == "depthwise"
     with mf.conv_algorithm("im2col"):
         assert chosen("forward", 64, 64) == "im2col"
         assert chosen("forward", 64, 64, groups=64) == "depthwise"

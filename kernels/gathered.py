@@ -1,0 +1,197 @@
+"""Register tiles on rows that lie anywhere in memory, so that a convolution needs no panel.
+
+A row of the matrix that im2col would make is, tap by tap, a pixel of the picture: C contiguous
+numbers at some address. So the tiles here are given each pixel's address instead of a distance from
+one to the next. In the forward pass pixels are the tile's rows, in the weight gradient they are
+what is summed over:
+
+    C[to[i] + j] += Σ_k A[at[i] + k] · B[k, j]        pixels i, input channels k
+    C[i, j]      += Σ_m A[at[m] + i] · B[m, j]        input channels i, pixels m
+
+with j < one or two vectors of output channels. Nothing is copied, and pixels that a tap would only
+meet with padding are not in the list.
+
+Source: Dukhan, "The Indirect Convolution Algorithm", arXiv:1907.02129 (2019).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from minifcn.kernels.compiled import serial
+from minifcn.kernels.tile import PIECE, SHORT, TALL, add_products, tiles, zeros
+from minifcn.kernels.vector import LLVM_FLOAT, Emitter, pointer
+
+
+def _tile_of(height: int, vectors: int) -> Any:
+    """A tile of ``height`` rows and ``vectors`` vectors, for float32 and float64."""
+
+    @intrinsic
+    def tile(typing, A, a, B, b, b_k, C, c, at, first, to, same, K):  # type: ignore[no-untyped-def]
+        if any(array.dtype != A.dtype for array in (B, C)) or A.dtype not in LLVM_FLOAT:
+            return None
+        n = types.int64
+        signature = types.void(A, n, B, n, n, C, n, at, n, to, n, n)
+
+        def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            emit = Emitter(context, builder, A.dtype)
+            left, right, end, at, to = (
+                pointer(context, builder, signature, args, which) for which in (0, 2, 5, 7, 9)
+            )
+            b_k, depth = args[4], args[11]
+            tile = [(i, j) for i in range(height) for j in range(vectors)]
+            acc = zeros(emit, tile)
+            a_row = [emit.at(left, builder.load(emit.at(at, i))) for i in range(height)]
+            with cgutils.for_range(builder, depth) as loop:
+                row = emit.at(right, builder.mul(loop.index, b_k))
+                add_products(emit, acc, row, lambda i: emit.at(a_row[i], loop.index))
+            for i in range(height):
+                c_row = emit.at(end, builder.load(emit.at(to, i)))
+                for j in range(vectors):
+                    place = emit.at(c_row, j * emit.width)
+                    emit.store(builder.fadd(emit.load(place), builder.load(acc[i, j])), place)
+            return context.get_dummy_value()
+
+        return signature, code
+
+    return tile
+
+
+def _summing_tile_of(height: int, vectors: int) -> Any:
+    """The second kind: ``height`` rows, summed over so many pixels."""
+
+    @intrinsic
+    def tile(typing, A, a, at, first, B, b, b_k, C, c, c_row, K):  # type: ignore[no-untyped-def]
+        if any(array.dtype != A.dtype for array in (B, C)) or A.dtype not in LLVM_FLOAT:
+            return None
+        n = types.int64
+        signature = types.void(A, n, at, n, B, n, n, C, n, n, n)
+
+        def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            emit = Emitter(context, builder, A.dtype)
+            left, at, right, end = (
+                pointer(context, builder, signature, args, which) for which in (0, 2, 4, 7)
+            )
+            b_k, c_row, pixels = args[6], args[9], args[10]
+            tile = [(i, j) for i in range(height) for j in range(vectors)]
+            acc = zeros(emit, tile)
+            with cgutils.for_range(builder, pixels) as loop:
+                row = emit.at(right, builder.mul(loop.index, b_k))
+                pixel = emit.at(left, builder.load(emit.at(at, loop.index)))
+                add_products(emit, acc, row, lambda i: emit.at(pixel, i))
+            for i, j in tile:
+                place = emit.at(emit.at(end, emit.times(c_row, i)), j * emit.width)
+                emit.store(builder.fadd(emit.load(place), builder.load(acc[i, j])), place)
+            return context.get_dummy_value()
+
+        return signature, code
+
+    return tile
+
+
+# Module globals, not closures: otherwise Numba could not keep the callers' machine code on disk.
+_tall_1 = _tile_of(TALL, 1)
+_tall_2 = _tile_of(TALL, 2)
+_short_1 = _tile_of(SHORT, 1)
+_short_2 = _tile_of(SHORT, 2)
+_summing_tall_1 = _summing_tile_of(TALL, 1)
+_summing_tall_2 = _summing_tile_of(TALL, 2)
+_summing_short_1 = _summing_tile_of(SHORT, 1)
+_summing_short_2 = _summing_tile_of(SHORT, 2)
+
+
+@serial
+def meetings(at, to, apart, offset, steps, grid, shape, first, pixel, end, most):  # type: ignore[no-untyped-def]
+    """The next pixels of a grid, at most so many before ``end``, that meet the picture in one tap.
+
+    at: where in x (N, H, W, C) each of them reads; to: ``apart`` for each pixel since ``first``.
+    Returns how many they are, and the pixel to go on with.
+    """
+    (height, width), (step_y, step_x), (h, w, channels) = grid, steps, shape
+    met = 0
+    image, i, j = pixel // (height * width), pixel // width % height, pixel % width
+    while pixel < end and met < most:
+        y, z = i * step_y + offset[0], j * step_x + offset[1]
+        if 0 <= y < h and 0 <= z < w:
+            at[met], to[met] = ((image * h + y) * w + z) * channels, (pixel - first) * apart
+            met += 1
+        pixel += 1
+        j += 1
+        if j == width:
+            i, j = i + 1, 0
+            if i == height:
+                image, i = image + 1, 0
+    return met, pixel
+
+
+@serial
+def gathered_strip(A, a, B, b, b_k, C, c, at, to, depth, count, two):  # type: ignore[no-untyped-def]
+    """``count`` rows of C, one or two vectors wide, tile under tile, a `PIECE` of k at a time.
+
+    The last tile may hang over: at and to must hold `rows` (count) addresses.
+    """
+    talls, shorts = tiles(count)
+    for i in range(talls + shorts):
+        row = min(i, talls) * TALL + max(i - talls, 0) * SHORT
+        for k in range(0, depth, PIECE):
+            a_at, b_at, size = a + k, b + k * b_k, min(PIECE, depth - k)
+            if i < talls:
+                if two:
+                    _tall_2(A, a_at, B, b_at, b_k, C, c, at, row, to, row, size)
+                else:
+                    _tall_1(A, a_at, B, b_at, b_k, C, c, at, row, to, row, size)
+            elif two:
+                _short_2(A, a_at, B, b_at, b_k, C, c, at, row, to, row, size)
+            else:
+                _short_1(A, a_at, B, b_at, b_k, C, c, at, row, to, row, size)
+
+
+@serial
+def summing_strip(A, a, at, B, b, b_k, C, c, c_row, pixels, count, two):  # type: ignore[no-untyped-def]
+    """``count`` rows of C, one or two vectors wide, summed over a `PIECE` of pixels at a time.
+
+    The last tile may hang over: A and C must hold `rows` (count) rows.
+    """
+    talls, shorts = tiles(count)
+    for i in range(talls + shorts):
+        row = min(i, talls) * TALL + max(i - talls, 0) * SHORT
+        a_at, c_at = a + row, c + row * c_row
+        for m in range(0, pixels, PIECE):
+            b_at, size = b + m * b_k, min(PIECE, pixels - m)
+            if i < talls:
+                if two:
+                    _summing_tall_2(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+                else:
+                    _summing_tall_1(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+            elif two:
+                _summing_short_2(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+            else:
+                _summing_short_1(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+
+
+@intrinsic
+def prefetch(typing, A, a):  # type: ignore[no-untyped-def]
+    """Let the processor bring the line of A[a] into its second-level cache while it computes.
+
+    An address beyond the array does no harm: nothing is read that the program could notice.
+    """
+    signature = types.void(A, types.int64)
+
+    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]),
+            "llvm.prefetch.p0i8",
+        )
+        address = builder.bitcast(pointer(context, builder, signature, args, 0), byte)
+        to_read, second_level, of_data = flag(0), flag(2), flag(1)
+        builder.call(function, [address, to_read, second_level, of_data])
+        return context.get_dummy_value()
+
+    return signature, code
