@@ -69,7 +69,7 @@ def compile_late_kernels() -> None:
     taps = convolution((3, 3), one, one, one, (8, 8))
     apart = convolution((2, 2), two, (0, 0), one, (4, 4))
     each = np.ones((4, 16), np.float32)
-    direct.along_taps(x, filters, bias, taps, (8, 8))  # fc6
+    direct.along_taps(x, filters, bias, taps, 1, (8, 8))  # fc6
     up = transposed((2, 2), two, (0, 0), one, (16, 16))
     depthwise.along_taps(x, each, bias, up, (16, 16))  # up-sampling
     cross_entropy(x.reshape(-1, 16), np.zeros(64, np.int64), np.ones((1, 16), np.float32), -100)

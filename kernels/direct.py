@@ -37,7 +37,6 @@ DEPTH = 128  # channels
 PIXELS = 384  # where pixels are many …
 ALL_PIXELS = 1024  # … and where weights are
 MANY_WEIGHTS = 1 << 20
-LINE = 64  # bytes of a cache line
 
 
 def along_taps(
@@ -138,9 +137,8 @@ def _ask_for_weights(weights, turned, tap, low, depth, left, used, part, parts, 
         rows, length, at, row = used, depth, (tap * k + left) * c + low, c
     else:
         rows, length, at, row = depth, used, (tap * c + low) * k + left, k
-    for r in range(rows * part // parts, rows * (part + 1) // parts):
-        for e in range(0, length, LINE // weights.itemsize):
-            prefetch(weights, at + r * row + e)
+    first = rows * part // parts
+    prefetch(weights, at + first * row, row, rows * (part + 1) // parts - first, length)
 
 
 @parallel
