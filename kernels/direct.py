@@ -29,7 +29,7 @@ from minifcn.kernels.compiled import parallel, serial
 from minifcn.kernels.gathered import gathered_strip, meetings, prefetch
 from minifcn.kernels.pack import in_memory, turn
 from minifcn.kernels.taps import Pair, Taps
-from minifcn.kernels.tile import TALL, clear, columns, copy, covered, lanes
+from minifcn.kernels.tile import TALL, clear, columns, copy, copy_vector, covered, lanes
 
 # What a thread works on at a time stays in its second-level cache:
 BLOCKS = 8  # columns of tiles
@@ -121,8 +121,13 @@ def _bring_weights(weights, turned, tap, low, depth, left, used, block, wide, si
         for d in range(depth):  # along a row, as it lies in memory
             at = (tap * c + low + d) * k + left
             for j in range((used + wide - 1) // wide):
-                width = min(wide, used - j * wide)
-                copy(block, (j * depth + d) * wide, weights, at + j * wide, width)
+                width, to = min(wide, used - j * wide), (j * depth + d) * wide
+                if width < wide:
+                    copy(block, to, weights, at + j * wide, width)
+                    continue
+                copy_vector(block, to, weights, at + j * wide)
+                if wide > side:
+                    copy_vector(block, to + side, weights, at + j * wide + side)
     ragged = used % wide
     if ragged:
         last = used // wide * depth * wide
