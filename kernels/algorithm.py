@@ -10,6 +10,17 @@ winograd2  F(2×2, 3×3): 16 multiplications for 36                  3×3 kernel
 winograd4  F(4×4, 3×3): 36 multiplications for 144                 3×3 kernels of stride 1
 depthwise  one filter a channel, summed directly                   as many groups as channels
 =========  ======================================================  ===========================
+
+On a GPU, see `choose_cuda`:
+
+=========  ======================================================  ===========================
+implicit   the same products tile by tile, no column matrix        everything
+im2col     the column matrix whole, times the weights by cuBLAS    one group
+depthwise  one filter a channel, summed directly                   as many groups as channels
+=========  ======================================================  ===========================
+
+A 1×1 kernel of stride 1 goes to cuBLAS by itself, the picture being its column matrix. To force
+"im2col" forces it there too; "direct" and Winograd's have no kernel on a GPU, so the choice stays.
 """
 
 from __future__ import annotations
@@ -81,6 +92,17 @@ def choose(
         batch *= dilation[0] * dilation[1]
         return min(names, key=lambda name: _cost(name, c * k // groups, batch, size))
     return "direct" if read_once else "im2col"
+
+
+def choose_cuda(c: int, k: int, windows: tuple[Pair, Pair, Pair, Pair], groups: int) -> str:
+    """The algorithm on a GPU, from ``c`` to ``k`` channels: "implicit", "im2col" or "depthwise".
+
+    ``windows`` are kernel, stride, padding and dilation.
+    """
+    if groups == c == k and groups > 1:
+        return "depthwise"
+    plain = windows[:3] == ((1, 1), (1, 1), (0, 0))
+    return "im2col" if groups == 1 and (plain or _forced == "im2col") else "implicit"
 
 
 def _cost(name: str, filters: int, batch: int, out: Pair) -> float:

@@ -21,7 +21,9 @@ from numba import prange
 
 from minifcn import device
 from minifcn.kernels import workspace
+from minifcn.kernels.columns import THREADS, columns, lanes
 from minifcn.kernels.compiled import parallel
+from minifcn.launch import launch
 
 STRIP = 64  # rows summed in the arrays' own precision before float64 takes over
 BLOCK = 16 * STRIP  # rows that one thread takes at a time
@@ -34,6 +36,8 @@ def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     that mean, and strips are merged by Chan's formula. (E[x²] − E[x]² would lose every digit where
     the mean is large.)
     """
+    if device.is_gpu(x):
+        return _moments_cuda(x)
     if device.is_reference():
         return x.mean(axis=0, dtype=np.float64), x.var(axis=0, dtype=np.float64)
     m, c = x.shape
@@ -53,7 +57,9 @@ def scale_shift(
 
     NaN stays NaN.
     """
-    scale, shift = scale.astype(x.dtype), shift.astype(x.dtype)
+    scale, shift = (k.astype(x.dtype, copy=False) for k in (scale, shift))
+    if device.is_gpu(x):
+        return _each_cuda("scale_shift", (x, scale, shift), relu)
     if device.is_reference():
         y = scale * x + shift
         return np.where(y < 0, x.dtype.type(0), y) if relu else y
@@ -72,7 +78,9 @@ def backward_sums(
     relu: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(Σ g, Σ g·(x − mean)) down the columns, float64 (C,), where g is ``grad`` past the ReLU."""
-    mean, scale, shift = (k.astype(x.dtype) for k in (mean, scale, shift))
+    mean, scale, shift = (k.astype(x.dtype, copy=False) for k in (mean, scale, shift))
+    if device.is_gpu(x):
+        return _backward_sums_cuda(grad, x, mean, scale, shift, relu)
     if device.is_reference():
         g = np.where(scale * x + shift > 0, grad, grad.dtype.type(0)) if relu else grad
         return g.sum(axis=0, dtype=np.float64), (g * (x - mean)).sum(axis=0, dtype=np.float64)
@@ -94,7 +102,11 @@ def backward_input(
     relu: bool,
 ) -> np.ndarray:
     """scale·g + slope·x + constant, with g as in `backward_sums`; grad, x (M, C), others (C,)."""
-    scale, shift, slope, constant = (k.astype(x.dtype) for k in (scale, shift, slope, constant))
+    scale, shift, slope, constant = (
+        k.astype(x.dtype, copy=False) for k in (scale, shift, slope, constant)
+    )
+    if device.is_gpu(x):
+        return _each_cuda("backward_input", (grad, x, scale, shift, slope, constant), relu)
     if device.is_reference():
         g = np.where(scale * x + shift > 0, grad, grad.dtype.type(0)) if relu else grad
         return scale * g + slope * x + constant
@@ -107,6 +119,61 @@ def backward_input(
 def _floor(x: np.ndarray, relu: bool) -> np.floating:
     return x.dtype.type(0 if relu else -np.inf)
 
+
+# -- CUDA ------------------------------------------------------------------------------------------
+
+
+def _each_cuda(kernel: str, arrays: tuple[np.ndarray, ...], relu: bool) -> np.ndarray:
+    x = arrays[0]
+    y = device.array_module(x).empty(x.shape, x.dtype)
+    if y.size:
+        way = columns(x.shape, x.dtype)
+        arguments = *arrays, y, *x.shape, way.rows, relu
+        launch("batch_norm.cu", kernel, way.grid, (THREADS,), arguments, real=x.dtype)
+    return y
+
+
+def _moments_cuda(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    (m, c), real = x.shape, x.dtype
+    way = columns(x.shape, real)
+    means, squares, mean, variance = _parts(x, way.parts)
+    grid, n = (way.parts, way.across), way.parts
+    arguments = x, means, squares, n, m, c, way.rows
+    launch("batch_norm.cu", "moments", grid, (THREADS,), arguments, real=real)
+    arguments = means, squares, mean, variance, n, m, c, way.rows
+    launch("batch_norm.cu", "merge_moments", lanes(c), (32, 8), arguments, real=real)
+    return mean, variance
+
+
+def _backward_sums_cuda(
+    grad: np.ndarray,
+    x: np.ndarray,
+    mean: np.ndarray,
+    scale: np.ndarray,
+    shift: np.ndarray,
+    relu: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    (m, c), real = x.shape, x.dtype
+    if not x.size:
+        zeros = device.array_module(x).zeros((c,), np.float64)
+        return zeros, zeros
+    way = columns(x.shape, real)
+    sums, products, one, two = _parts(x, way.parts)
+    grid, n = (way.parts, way.across), way.parts
+    arguments = grad, x, mean, scale, shift, sums, products, n, m, c, way.rows, relu
+    launch("batch_norm.cu", "backward_sums", grid, (THREADS,), arguments, real=real)
+    arguments = sums, products, one, two, n, c
+    launch("batch_norm.cu", "add_parts", lanes(c), (32, 8), arguments, real=real)
+    return one, two
+
+
+def _parts(x: np.ndarray, count: int) -> list[np.ndarray]:
+    """Room for two numbers a part and column, and two a column."""
+    xp, c = device.array_module(x), x.shape[1]
+    return [xp.empty(shape, np.float64) for shape in ((count, c), (count, c), (c,), (c,))]
+
+
+# -- Numba -----------------------------------------------------------------------------------------
 
 # A strip's sums stand in parts (blocks, …, C), in the arrays' own precision. Elements are named
 # by all their indices: a row taken out first, x[i], costs the compiler and the loop half as much.

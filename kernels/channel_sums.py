@@ -11,7 +11,9 @@ from numba import prange
 
 from minifcn import device
 from minifcn.kernels import workspace
+from minifcn.kernels.columns import THREADS, columns, lanes
 from minifcn.kernels.compiled import parallel
+from minifcn.launch import launch
 
 STRIP = 64  # rows summed in the array's own precision before float64 takes over
 BLOCK = 16 * STRIP  # rows that one thread takes at a time
@@ -19,6 +21,8 @@ BLOCK = 16 * STRIP  # rows that one thread takes at a time
 
 def column_sums(a: np.ndarray) -> np.ndarray:
     """Σ down the columns of a (M, C), in a's dtype: the gradient of a bias."""
+    if device.is_gpu(a):
+        return _sums_cuda("column_sums", (a,), a)
     if device.is_reference():
         return a.sum(axis=0, dtype=np.float64).astype(a.dtype)
     sums = np.zeros((-(-a.shape[0] // BLOCK), a.shape[1]))
@@ -32,6 +36,9 @@ def relu_backward_sum(grad: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.n
 
     What a convolution with bias and ReLU passes on, and its bias's gradient, in one pass.
     """
+    if device.is_gpu(grad):
+        g = device.array_module(grad).empty(grad.shape, grad.dtype)
+        return g, _sums_cuda("relu_backward_sum", (grad, y, g), grad)
     if device.is_reference():
         g = np.where(y > 0, grad, grad.dtype.type(0))
         return g, g.sum(axis=0, dtype=np.float64).astype(g.dtype)
@@ -41,6 +48,27 @@ def relu_backward_sum(grad: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.n
         _relu_backward_sum_numba(grad, y, g, np.empty(sums.shape, g.dtype), sums)
     return g, sums.sum(axis=0).astype(g.dtype)
 
+
+# -- CUDA ------------------------------------------------------------------------------------------
+
+
+def _sums_cuda(kernel: str, arrays: tuple[np.ndarray, ...], a: np.ndarray) -> np.ndarray:
+    """The sums of the parts of all rows, then of the parts."""
+    (m, c), xp = a.shape, device.array_module(a)
+    sums = xp.empty((c,), a.dtype)
+    if not a.size:
+        sums.fill(0)
+        return sums
+    way = columns(a.shape, a.dtype)
+    parts, count = xp.empty((way.parts, c), np.float64), way.parts
+    grid = count, way.across
+    arguments = *arrays, parts, count, m, c, way.rows
+    launch("channel_sums.cu", kernel, grid, (THREADS,), arguments, real=a.dtype)
+    launch("channel_sums.cu", "add_parts", lanes(c), (32, 8), (parts, sums, count, c), real=a.dtype)
+    return sums
+
+
+# -- Numba -----------------------------------------------------------------------------------------
 
 # A strip's sums stand in parts (blocks, C), in the array's own precision. Elements are named by all
 # their indices: a row taken out first, a[i], costs the compiler and the loop half as much again.

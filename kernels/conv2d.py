@@ -3,7 +3,8 @@
     y[n, p, q, k] = b[k] + Σ_{r, s, c} x[n, p·stride + r·dilation − padding, …, c] · w[k, c, r, s]
 
 The NumPy definition stands here. On the device `cpu`, `algorithm` chooses by the shapes between
-`winograd`, `im2col`, `direct` and `depthwise`, each in a file of its own.
+`winograd`, `im2col`, `direct` and `depthwise`, each in a file of its own; on a GPU `conv2d_cuda`
+does between ``conv2d.cu`` and others.
 
 Arrays: x (N, H, W, C), b (K,), y (N, P, Q, K), C-contiguous, all of one floating dtype; w
 (K, C/groups, R, S) of any strides. The layers keep w as (R, S, C/groups, K) in memory, seen through
@@ -17,7 +18,15 @@ from __future__ import annotations
 import numpy as np
 
 from minifcn import device
-from minifcn.kernels import algorithm, depthwise, direct, im2col, im2col_weight, winograd
+from minifcn.kernels import (
+    algorithm,
+    conv2d_cuda,
+    depthwise,
+    direct,
+    im2col,
+    im2col_weight,
+    winograd,
+)
 from minifcn.kernels.channel_sums import column_sums
 from minifcn.kernels.taps import Pair, Taps, convolution, transposed
 
@@ -40,6 +49,9 @@ def conv2d(
     A ``floor`` of 0 is ReLU: y = max(floor, …), NaN staying NaN.
     """
     kernel = weight.shape[2:]
+    if device.is_gpu(x):
+        windows = kernel, stride, padding, dilation
+        return conv2d_cuda.conv2d(x, weight, bias, windows, groups, out, floor)
     by_tap = weight.transpose(2, 3, 1, 0).reshape(-1, *weight.shape[1::-1])  # (R·S, C/g, K)
     b = _bias(bias, by_tap)
     if device.is_reference():
@@ -71,6 +83,9 @@ def conv_transpose2d(
 ) -> np.ndarray:
     """The adjoint of `conv2d`: x (N, P, Q, C), weight (C, K/groups, R, S) → y (N, *out, K)."""
     c, k, r, s = weight.shape
+    if device.is_gpu(x):
+        windows = (r, s), stride, padding, dilation
+        return conv2d_cuda.conv_transpose2d(x, weight, bias, windows, groups, out)
     by_tap = weight.transpose(2, 3, 0, 1).reshape(r * s, c, k)
     if groups > 1:  # (R·S, C, K/groups) → (R·S, C/groups, K)
         grouped = by_tap.reshape(r * s, groups, c // groups, k)
@@ -116,7 +131,9 @@ def conv2d_weight(
     db: np.ndarray | None = None
     out = dy.shape[1:3]
     c, k = x.shape[3] // groups, dy.shape[3]
-    if device.is_reference():
+    if device.is_gpu(x):
+        by_tap = conv2d_cuda.conv2d_weight(x, dy, (kernel, stride, padding, dilation), groups)
+    elif device.is_reference():
         taps = convolution(kernel, stride, padding, dilation, out)
         by_tap = _weight_numpy(x, dy, taps, groups)
     else:

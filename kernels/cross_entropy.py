@@ -17,9 +17,11 @@ import numpy as np
 from numba import prange
 
 from minifcn import device
+from minifcn.errors import ShapeError
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import parallel, serial
 from minifcn.kernels.exponential import exp_of_negative
+from minifcn.launch import launch
 
 LANES = 64
 BLOCK = 16 * LANES  # pixels that one thread takes at a time
@@ -33,6 +35,8 @@ def cross_entropy(
     The M pixels are those of N pictures, one after the other. Void pixels and those whose share
     is 0 give exactly 0, whatever their logits are.
     """
+    if device.is_gpu(logits):
+        return _cross_entropy_cuda(logits, target, share, void)
     if device.is_reference():
         return _cross_entropy_numpy(logits, target, amounts(target, share, void))
     loss = workspace.empty(target.shape, logits.dtype)
@@ -47,6 +51,8 @@ def cross_entropy(
 
 def amounts(target: np.ndarray, share: np.ndarray, void: int) -> np.ndarray:
     """a (M,): what each pixel counts for."""
+    if device.is_gpu(target):
+        return _amounts_cuda(target, share, void)
     picture = np.repeat(np.arange(len(share)), target.size // max(len(share), 1))
     valid = target != void
     return np.where(valid, share[picture, np.where(valid, target, 0)], share.dtype.type(0))
@@ -57,6 +63,8 @@ def count_labels(target: np.ndarray, classes: int, void: int) -> np.ndarray:
 
     The last column counts what is neither a class nor void.
     """
+    if device.is_gpu(target):
+        return _count_labels_cuda(target, classes, void)
     counts = np.zeros((len(target), classes + 1), np.int64)
     target = target.reshape(len(target), int(np.prod(target.shape[1:])))
     if device.is_reference():
@@ -83,6 +91,72 @@ def _cross_entropy_numpy(
     p[row, t] -= 1
     grad[counts] = a[:, None] * p
     return loss, grad
+
+
+# -- CUDA ------------------------------------------------------------------------------------------
+
+THREADS = 128
+SHARED = 48 << 10  # bytes of shared memory that every GPU has for a block
+BLOCKS = 1 << 14  # at most; then a block goes round again
+PIXELS = 16  # a thread, at least, where a block has numbers of its own to read or to write
+
+
+def _cross_entropy_cuda(
+    logits: np.ndarray, target: np.ndarray, share: np.ndarray, void: int
+) -> tuple[np.ndarray, np.ndarray]:
+    xp, real = device.array_module(logits), logits.dtype
+    (m, classes), pixels = logits.shape, _pixels(target, share)
+    loss, grad = xp.empty((m,), real), xp.empty(logits.shape, real)
+    if logits.size:
+        row = (classes | 1) * real.itemsize
+        if row > SHARED:
+            raise ShapeError(
+                f"cross_entropy: {classes} classes of {real} do not fit a block's shared memory, "
+                f"wanted at most {SHARED // real.itemsize - 1}; use the device cpu"
+            )
+        tile = min(THREADS, 1 << ((SHARED // row).bit_length() - 1))
+        threads = tile * min(32, THREADS // tile)
+        grid = (min(-(-m // tile), BLOCKS),)
+        arguments = logits, target, share, loss, grad, m, pixels, classes, void, tile
+        sizes = {"real": real, "shared": tile * row}
+        launch("cross_entropy.cu", "cross_entropy", grid, (threads,), arguments, **sizes)
+    return loss, grad
+
+
+def _amounts_cuda(target: np.ndarray, share: np.ndarray, void: int) -> np.ndarray:
+    a = device.array_module(target).empty(target.shape, share.dtype)
+    if a.size:
+        pixels, (n, classes) = _pixels(target, share), share.shape
+        arguments = target, share, a, pixels, classes, void
+        grid = min(-(-pixels // (PIXELS * THREADS)), BLOCKS), n
+        sizes = {"real": a.dtype, "shared": classes * a.itemsize}
+        launch("cross_entropy.cu", "amounts", grid, (THREADS,), arguments, **sizes)
+    return a
+
+
+def _pixels(target: np.ndarray, share: np.ndarray) -> int:
+    """Pixels of a picture."""
+    return target.size // max(share.shape[0], 1)
+
+
+def _count_labels_cuda(target: np.ndarray, classes: int, void: int) -> np.ndarray:
+    xp, n = device.array_module(target), target.shape[0]
+    if not target.size:
+        return xp.zeros((n, classes + 1), np.int64)
+    pixels = target.size // n
+    blocks = min(-(-pixels // (PIXELS * THREADS)), 64)
+    counts = xp.empty((n, classes + 1), np.int64)
+    parts = xp.empty((n, blocks, classes + 1), np.int64) if blocks > 1 else counts
+    arguments = target, parts, pixels, classes, void
+    sizes = {"shared": 4 * THREADS}
+    launch("cross_entropy.cu", "count_labels", (blocks, n), (THREADS,), arguments, **sizes)
+    if blocks > 1:
+        grid, arguments = (-(-counts.size // THREADS),), (parts, counts, n, blocks, classes + 1)
+        launch("cross_entropy.cu", "add_counts", grid, (THREADS,), arguments)
+    return counts
+
+
+# -- Numba -----------------------------------------------------------------------------------------
 
 
 @parallel

@@ -12,15 +12,19 @@ unless a weight is infinite or NaN.
 
 from __future__ import annotations
 
+from math import gcd
+
 import numba as nb
 import numpy as np
 from numba import prange
 
+from minifcn import device
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import parallel
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import copy
 from minifcn.kernels.vector import lanes
+from minifcn.launch import launch
 
 
 def along_taps(
@@ -50,6 +54,165 @@ def weight_along_taps(x: np.ndarray, dy: np.ndarray, taps: Taps) -> np.ndarray:
         rows = workspace.empty((nb.get_num_threads(), _longest(taps) * c), x.dtype)
         _weight_loop(x, dy, by_row, rows, taps.offset, taps.run, taps.in_stride)
     return by_row.sum(axis=0).reshape(len(taps.order), 1, c)
+
+
+# -- CUDA: by the numbers (kernel, stride, padding, dilation), not by taps -------------------------
+
+THREADS = 256
+SHARED = 48 << 10  # bytes of shared memory that every GPU has for a block
+DEEP = 32  # channels of a tile at most
+
+
+def depthwise_cuda(
+    x: np.ndarray,
+    by_tap: np.ndarray,
+    bias: np.ndarray,
+    windows: tuple[Pair, Pair, Pair, Pair],
+    out: Pair,
+    transposed: bool,
+) -> np.ndarray:
+    """y (N, *out, C) from x (N, H, W, C), by_tap (R·S, C) and bias (C,)."""
+    y = device.array_module(x).empty((x.shape[0], *out, x.shape[3]), x.dtype)
+    if y.size:
+        shape = *x.shape, *out, *(size for pair in windows for size in pair)
+        arguments = x, by_tap, bias, y, *shape, transposed
+        size = out, x.shape[3], x.dtype.itemsize
+        name, tile = "depthwise_strided", None if transposed else _strip(windows, *size)
+        if tile:
+            arguments = arguments[:-3]  # the dilation is 1
+        else:
+            name, tile = "depthwise_staged", _tile(windows, *size, transposed)
+        if not tile:
+            name, tile = "depthwise", (-(-y.size // THREADS), 0)
+        count, *sizes, shared = tile
+        grid = (min(count * (1 if name == "depthwise" else x.shape[0]), 1 << 20),)
+        arguments = *arguments, *sizes
+        launch("depthwise.cu", name, grid, (THREADS,), arguments, real=x.dtype, shared=shared)
+    return y
+
+
+def depthwise_weight_cuda(
+    x: np.ndarray, dy: np.ndarray, windows: tuple[Pair, Pair, Pair, Pair]
+) -> np.ndarray:
+    """dL/dw (R·S, 1, C) from x (N, H, W, C) and dy (N, P, Q, C)."""
+    xp, (n, p, q, c) = device.array_module(x), dy.shape
+    size = windows[0][0] * windows[0][1] * c
+    dw = xp.empty((windows[0][0] * windows[0][1], 1, c), x.dtype)
+    if not dy.size or not dw.size:
+        dw.fill(0)
+        return dw
+    shape = *x.shape, p, q, *(length for pair in windows for length in pair)
+    tile = _phases(windows, x.shape, p, x.dtype.itemsize)
+    if tile:
+        (groups, parts, layers), *sizes, shared = tile
+        name, grid = "depthwise_weight_staged", (groups, parts, layers)
+        shape = *shape[:-2], *sizes  # the dilation is 1
+    else:
+        # enough parts to keep a GPU busy, by the shape alone
+        name, parts, shared = "depthwise_weight", min(n * p, -(-(1 << 16) // size)), 0
+        grid = -(-size // THREADS), parts
+    sums = xp.empty((parts, size), x.dtype) if parts > 1 else dw
+    how = {"real": x.dtype, "shared": shared}
+    launch("depthwise_weight.cu", name, grid, (THREADS,), (x, dy, sums, *shape), **how)
+    if parts > 1:
+        arguments, grid = (sums, dw, parts, size), (-(-size // THREADS),)
+        launch("depthwise_weight.cu", "add_parts", grid, (THREADS,), arguments, real=x.dtype)
+    return dw
+
+
+def _phases(
+    windows: tuple[Pair, Pair, Pair, Pair], shape: tuple[int, ...], rows: int, element: int
+) -> tuple[tuple[int, int, int], int, int, int, int, int] | None:
+    """(grid, phases a block, periods, columns, channels, bytes) of the weight's gradient.
+
+    None where windows are dilated, or so large that the sums of one phase's taps do not fit.
+    """
+    (n, _, w, c), ((r, s), (step, across), _, dilation) = shape, windows
+    slots, deep, tall = -(-r // step), min(c, DEEP), 16
+    # dy is smaller than x by step·across: if a 16th so many blocks read it, that costs a 16th
+    groups = max(1, min(step, r, step * across // 16))
+    phases = -(-min(step, r) // groups)
+    while phases > 1 and phases * slots * s * deep * element > SHARED // 2:
+        phases = -(-phases // 2)
+    for wide in (256, 128, 64, 32, 16, 8, 4, 2, 1):
+        slopes = slots * ((wide + s - 2) // across + 1)
+        shared = (phases * slots * s + slopes + phases * wide) * deep * element
+        if shared <= SHARED and dilation == (1, 1):
+            strips = n * -(-(rows + slots - 1) // tall) * -(-w // wide)
+            # a part's sums are written and read once: a 25th of the bytes of x at most
+            parts = max(1, min(strips, n * shape[1] * w // (50 * r * s)))
+            grid = -(-min(step, r) // phases), parts, -(-c // deep)
+            return grid, phases, tall, wide, deep, shared
+    return None
+
+
+def _strip(
+    windows: tuple[Pair, Pair, Pair, Pair], out: Pair, c: int, element: int
+) -> tuple[int, int, int, int, int] | None:
+    """(tiles an image, rows, columns, channels, bytes) of a tile of a strided convolution.
+
+    None where windows lie apart, or side by side, or are dilated.
+    """
+    (r, s), (step, across), _, dilation = windows
+    if dilation != (1, 1) or r <= step or s <= across or min(step, across) == 1:
+        return None
+    deep, taps = min(c, DEEP), -(-r // step) * s
+    for tall, wide in (
+        (20, 24),
+        (24, 16),
+        (20, 16),
+        (12, 16),
+        (8, 16),
+        (8, 8),
+        (4, 8),
+        (4, 4),
+        (2, 2),
+        (1, 1),
+    ):
+        row = (wide - 1) * across + s
+        shared = (taps + tall * wide + row) * deep * element
+        if shared <= SHARED:
+            count = -(-out[0] // tall) * -(-out[1] // wide) * -(-c // deep)
+            return count, tall, wide, deep, shared
+    return None
+
+
+def _tile(
+    windows: tuple[Pair, Pair, Pair, Pair], out: Pair, c: int, element: int, transposed: bool
+) -> tuple[int, int, int, int, int, int] | None:
+    """(tiles an image, phases, periods, columns, channels, bytes of shared memory) of a tile.
+
+    The taps are read once a tile, so a tile is 16 times as large; None where it cannot be.
+    """
+    (r, s), (step, across), _, dilation = windows
+    period = step if transposed else 1
+    # a row of pixels serves all phases of a period; with 32 / period of them it is read seldom
+    phases = min(period, max(1, 32 // period)) if transposed else 1
+    rows = -(-r // (step // gcd(step, dilation[0]))) if transposed else r
+    deep, taps = min(c, DEEP), phases * rows * s
+    numbers = taps + 1  # and the bias
+    reach = (r - 1) * dilation[0], (s - 1) * dilation[1]
+
+    def seen(tall: int, wide: int) -> int:
+        """Pixels that a tile's results meet, at most."""
+        high, broad = (tall - 1) * period + phases - 1, wide - 1
+        if transposed:
+            return ((high + reach[0]) // step + 2) * ((broad + reach[1]) // across + 2)
+        return (high * step + reach[0] + 1) * (broad * across + reach[1] + 1)
+
+    wide = min(256, max(64, 8 * across)) if transposed else 64
+    tall = max(1, 32 // phases, -(-16 * taps // (phases * wide)))
+    while (numbers + seen(tall, wide)) * deep * element > SHARED and tall * wide > 1:
+        tall, wide = (-(-tall // 2), wide) if tall * phases >= wide else (tall, wide // 2)
+    shared = (numbers + seen(tall, wide)) * deep * element
+    if shared > SHARED or tall * wide * phases < 4 * taps:
+        return None
+    groups, periods = -(-period // phases), -(-out[0] // period)
+    count = groups * -(-periods // tall) * -(-out[1] // wide) * -(-c // deep)
+    return count, phases, tall, wide, deep, shared
+
+
+# -- Numba -----------------------------------------------------------------------------------------
 
 
 def _longest(taps: Taps) -> int:

@@ -14,12 +14,15 @@ from numba import prange
 from minifcn import device
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import parallel
+from minifcn.launch import launch
 
 BLOCK = 16384  # elements that one thread takes at a time
 
 
 def relu(x: np.ndarray) -> np.ndarray:
     """max(x, 0); NaN stays NaN. Any shape; a picture's result is channels-last in memory."""
+    if device.is_gpu(x):
+        return _each_cuda("relu", (x,))
     if device.is_reference():
         return np.where(x < 0, x.dtype.type(0), x)
     source = _flat(x)
@@ -31,6 +34,8 @@ def relu(x: np.ndarray) -> np.ndarray:
 
 def relu_backward(grad: np.ndarray, y: np.ndarray) -> np.ndarray:
     """grad where y > 0, else 0."""
+    if device.is_gpu(grad):
+        return _each_cuda("relu_backward", (grad, y))
     if device.is_reference():
         return np.where(y > 0, grad, grad.dtype.type(0))
     source, gate = _flat(grad), _flat(y)
@@ -42,6 +47,8 @@ def relu_backward(grad: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def add(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """a + b, of one shape and dtype; into ``out``, which may be a, or into new memory."""
+    if device.is_gpu(a):
+        return _add_cuda(a, b, out)
     lie_alike = a.strides == b.strides and (out is None or a.strides == out.strides)
     large = a.size >= BLOCK and a.dtype in (np.float32, np.float64)
     if device.is_reference() or not (large and lie_alike and _is_flat(a)):
@@ -53,6 +60,8 @@ def add(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarr
 
 def cat_channels(parts: Sequence[np.ndarray]) -> np.ndarray:
     """(N, H, W, C₁ + C₂ + …) from parts (N, H, W, Cᵢ) of one dtype."""
+    if device.is_gpu(parts[0]):
+        return _cat_cuda(parts)
     if device.is_reference():
         return np.concatenate(parts, axis=3)
     joined = workspace.empty((*parts[0].shape[:3], sum(p.shape[3] for p in parts)), parts[0].dtype)
@@ -67,6 +76,8 @@ def cat_channels(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 def take_channels(x: np.ndarray, first: int, count: int) -> np.ndarray:
     """x[..., first : first + count] in memory of its own, of x (N, H, W, C)."""
+    if device.is_gpu(x):
+        return _take_cuda(x, first, count)
     if device.is_reference():
         return np.ascontiguousarray(x[..., first : first + count])
     taken = workspace.empty((*x.shape[:3], count), x.dtype)
@@ -83,7 +94,8 @@ def _is_flat(x: np.ndarray) -> bool:
 
 def _flat(x: np.ndarray) -> np.ndarray:
     """The elements as one row: (N, C, H, W) in the order N, H, W, C; a view where it can be."""
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1) if x.ndim == 4 else x).reshape(-1)
+    lying = x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
+    return device.array_module(x).ascontiguousarray(lying).reshape(-1)
 
 
 def _like(flat: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -92,6 +104,77 @@ def _like(flat: np.ndarray, x: np.ndarray) -> np.ndarray:
         return flat.reshape(x.shape)
     n, c, h, w = x.shape
     return flat.reshape(n, h, w, c).transpose(0, 3, 1, 2)
+
+
+# -- CUDA ------------------------------------------------------------------------------------------
+
+THREADS = 256
+SHARED = 48 << 10  # bytes of shared memory that every GPU has for a block
+MOST = 1 << 14  # blocks; then they go round again
+TILE = 16 << 10  # bytes of a tile of joined rows, if 8 rows take no more
+
+
+def _grid(elements: int, dtype: np.dtype) -> tuple[int]:
+    """Blocks whose threads take 16 bytes each; beyond 16,384 of them a thread goes round again."""
+    return (min(-(-elements * dtype.itemsize // (16 * THREADS)), MOST),)
+
+
+def _each_cuda(kernel: str, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    sources = [_flat(a) for a in arrays]
+    n, real = arrays[0].size, arrays[0].dtype
+    y = device.array_module(arrays[0]).empty((n,), real)
+    if n:
+        arguments = *sources, y, n
+        launch("elementwise.cu", kernel, _grid(n, real), (THREADS,), arguments, real=real)
+    return _like(y, arrays[0])
+
+
+def _add_cuda(a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    if a.dtype not in (np.float32, np.float64) or not (out is None or _is_flat(out)):
+        return device.array_module(a).add(a, b, out=out)
+    if out is None:
+        return _each_cuda("add", (a, b))
+    if a.size:
+        arguments = _flat(a), _flat(b), _flat(out), a.size
+        grid = _grid(a.size, a.dtype)
+        launch("elementwise.cu", "add", grid, (THREADS,), arguments, real=a.dtype)
+    return out
+
+
+def _cat_cuda(parts: Sequence[np.ndarray]) -> np.ndarray:
+    shape = *parts[0].shape[:3], sum(p.shape[3] for p in parts)
+    joined, first = device.array_module(parts[0]).empty(shape, parts[0].dtype), 0
+    rows, row = joined.size // max(shape[3], 1), shape[3] * joined.itemsize
+    in_sectors = all(p.shape[3] * p.itemsize % 32 == 0 for p in parts)
+    if len(parts) == 2 and not in_sectors and rows and 8 * row <= SHARED:
+        (a, b), tile = parts, 8 * max(1, TILE // (8 * row))
+        arguments = a, a.shape[3], b, b.shape[3], joined, rows, tile
+        grid, how = (min(-(-rows // tile), MOST),), {"real": a.dtype, "shared": tile * row}
+        launch("elementwise.cu", "join_columns", grid, (THREADS,), arguments, **how)
+        return joined
+    for part in parts:
+        _copy_columns_cuda(part, 0, joined, first, part.shape[3])
+        first += part.shape[3]
+    return joined
+
+
+def _take_cuda(x: np.ndarray, first: int, count: int) -> np.ndarray:
+    taken = device.array_module(x).empty((*x.shape[:3], count), x.dtype)
+    _copy_columns_cuda(x, first, taken, 0, count)
+    return taken
+
+
+def _copy_columns_cuda(
+    source: np.ndarray, first: int, target: np.ndarray, to: int, count: int
+) -> None:
+    rows = source.shape[0] * source.shape[1] * source.shape[2]
+    if rows * count:
+        arguments = source, source.shape[3], first, target, target.shape[3], to, rows, count
+        grid = _grid(rows * count, source.dtype)
+        launch("elementwise.cu", "copy_columns", grid, (THREADS,), arguments, real=source.dtype)
+
+
+# -- Numba -----------------------------------------------------------------------------------------
 
 
 @parallel

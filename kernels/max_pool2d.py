@@ -15,6 +15,8 @@ backward pass writes it once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import prange
 
@@ -22,6 +24,7 @@ from minifcn import device
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import parallel
 from minifcn.kernels.taps import Pair
+from minifcn.launch import launch
 
 NOWHERE = 255  # the index of a window that sees nothing of the picture
 
@@ -30,6 +33,8 @@ def max_pool2d(
     x: np.ndarray, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair
 ) -> tuple[np.ndarray, np.ndarray]:
     """(y, index), both (N, *out, C), from x (N, H, W, C)."""
+    if device.is_gpu(x):
+        return _max_pool2d_cuda(x, (kernel, stride, padding, dilation), out)
     if device.is_reference():
         return _max_pool2d_numpy(x, kernel, stride, padding, dilation, out)
     y = workspace.empty((x.shape[0], *out, x.shape[3]), x.dtype)
@@ -53,6 +58,8 @@ def max_unpool2d(
     dilation: Pair,
 ) -> np.ndarray:
     """dx (N, *size, C): dy (N, P, Q, C) added at the pixels that ``index`` names."""
+    if device.is_gpu(dy):
+        return _max_unpool2d_cuda(dy, index, size, (kernel, stride, padding, dilation))
     if device.is_reference():
         return _max_unpool2d_numpy(dy, index, size, kernel, stride, padding, dilation)
     dx = workspace.empty((dy.shape[0], *size, dy.shape[3]), dy.dtype)
@@ -69,6 +76,8 @@ def take_pixels(
     x: np.ndarray, index: np.ndarray, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
 ) -> np.ndarray:
     """The winners' pixels of x: the adjoint of `max_unpool2d` (N, H, W, C) → (N, P, Q, C)."""
+    if device.is_gpu(x):
+        return _take_pixels_cuda(x, index, (kernel, stride, padding, dilation))
     at = _pixels(index, x.shape[1:3], kernel, stride, padding, dilation)
     n, h, w, c = x.shape
     flat = at.reshape(n, at.shape[1] * at.shape[2], c)
@@ -143,7 +152,112 @@ def _pixels(
     return np.where(nowhere, -1, rows * size[1] + cols)
 
 
-# -- the fast reading ----------------------------------------------------------------------------
+# -- CUDA ------------------------------------------------------------------------------------------
+
+THREADS = 256
+SHARED = 48 << 10  # bytes of shared memory that every GPU has for a block
+DEEP = 32  # channels of a tile at most: whole sectors even of the index, a byte a channel
+#: rows and columns of a tile of results, from large to small: the first that fits is taken
+TILES = ((16, 64), (16, 32), (8, 32), (4, 32), (8, 16), (8, 12), (8, 10), (4, 8), (2, 4), (1, 1))
+
+
+def _max_pool2d_cuda(
+    x: np.ndarray, windows: tuple[Pair, ...], out: Pair
+) -> tuple[np.ndarray, np.ndarray]:
+    xp, (n, h, w, c), (kernel, stride, _, dilation) = device.array_module(x), x.shape, windows
+    y = xp.empty((n, *out, c), x.dtype)
+    index = xp.empty(y.shape, _index_type(kernel))
+    shape = n, h, w, c, *out, *(size for pair in windows for size in pair)
+    arguments = x, y, index, *shape, -np.inf
+    if not y.size:
+        return y, index
+    # pixels that a tile of results sees along an axis
+    seen = [
+        lambda i, axis=axis: (i - 1) * stride[axis] + (kernel[axis] - 1) * dilation[axis] + 1
+        for axis in (0, 1)
+    ]
+    tile = _tile(windows, c, x.dtype.itemsize, seen)
+    if index.dtype == np.uint8 and tile is not None:
+        count = _count(n, out, c, tile)
+        sizes = {"real": x.dtype, "shared": tile[3]}
+        arguments = *arguments, *tile[:3]
+        launch("max_pool2d.cu", "max_pool2d_staged", (count,), (THREADS,), arguments, **sizes)
+    else:
+        name = "max_pool2d" if index.dtype == np.uint8 else "max_pool2d_int32"
+        launch("max_pool2d.cu", name, _grid(y), (THREADS,), arguments, real=x.dtype)
+    return y, index
+
+
+def _max_unpool2d_cuda(
+    dy: np.ndarray, index: np.ndarray, size: Pair, windows: tuple[Pair, ...]
+) -> np.ndarray:
+    (n, p, q, c), (kernel, stride, _, dilation) = dy.shape, windows
+    dx = device.array_module(dy).empty((n, *size, c), dy.dtype)
+    shape = n, *size, c, p, q, *(length for pair in windows for length in pair)
+    arguments = dy, index, dx, *shape
+    if not dx.size or not dy.size:
+        dx.fill(0)
+        return dx
+    # windows that see a tile of pixels along an axis, at most
+    seen = [
+        lambda i, axis=axis: (i - 1 + (kernel[axis] - 1) * dilation[axis]) // stride[axis] + 1
+        for axis in (0, 1)
+    ]
+    tile = _tile(windows, c, dy.dtype.itemsize + 1, seen)
+    if index.dtype == np.int32:
+        launch("max_pool2d.cu", "max_unpool2d_int32", _grid(dx), (THREADS,), arguments, dy.dtype)
+    elif tile is not None:
+        count = _count(n, size, c, tile)
+        sizes = {"real": dy.dtype, "shared": tile[3]}
+        arguments = *arguments, *tile[:3]
+        launch("max_pool2d.cu", "max_unpool2d_staged", (count,), (THREADS,), arguments, **sizes)
+    elif _apart(windows) and c * dy.dtype.itemsize % 16 == 0:
+        launch("max_pool2d.cu", "max_unpool2d_apart", _grid(dy), (THREADS,), arguments, dy.dtype)
+    else:
+        launch("max_pool2d.cu", "max_unpool2d", _grid(dx), (THREADS,), arguments, dy.dtype)
+    return dx
+
+
+def _take_pixels_cuda(x: np.ndarray, index: np.ndarray, windows: tuple[Pair, ...]) -> np.ndarray:
+    y = device.array_module(x).empty(index.shape, x.dtype)
+    if y.size:
+        shape = *x.shape, *index.shape[1:3], *(size for pair in windows for size in pair)
+        name = "take_pixels" if index.dtype == np.uint8 else "take_pixels_int32"
+        launch("max_pool2d.cu", name, _grid(y), (THREADS,), (x, index, y, *shape), real=x.dtype)
+    return y
+
+
+def _apart(windows: tuple[Pair, ...]) -> bool:
+    """Whether no two windows share a pixel."""
+    kernel, stride, _, dilation = windows
+    return all((k - 1) * d < s for k, s, d in zip(kernel, stride, dilation, strict=True))
+
+
+def _tile(
+    windows: tuple[Pair, ...], c: int, element: int, seen: list[Callable[[int], int]]
+) -> tuple[int, int, int, int] | None:
+    """(rows, columns, channels, bytes of shared memory) of a tile; None to read without it."""
+    if _apart(windows) and c % 4 == 0:
+        return None
+    deep = min(c, DEEP)
+    for rows, columns in TILES:
+        size = seen[0](rows) * seen[1](columns) * deep * element
+        if size <= SHARED:
+            return rows, columns, deep, size
+    return None
+
+
+def _count(n: int, size: Pair, c: int, tile: tuple[int, int, int, int]) -> int:
+    """Tiles of all images."""
+    rows, columns, deep, _ = tile
+    return min(n * -(-size[0] // rows) * -(-size[1] // columns) * -(-c // deep), 1 << 20)
+
+
+def _grid(y: np.ndarray) -> tuple[int]:
+    return (min(-(-y.size // THREADS), 1 << 20),)
+
+
+# -- Numba -----------------------------------------------------------------------------------------
 
 
 @parallel

@@ -13,6 +13,7 @@ from numba import prange
 
 from minifcn import device
 from minifcn.kernels.compiled import parallel
+from minifcn.launch import launch
 
 SMALL = 4096  # elements; below this NumPy's single thread is faster
 
@@ -35,6 +36,8 @@ def sgd(
     flat = _flat(p, g, p if b is None else b)
     if flat is None:
         _sgd_numpy(p, g, b, *rates, nesterov)
+    elif device.is_gpu(p):
+        _step_cuda("sgd", [*flat[:2], None if b is None else flat[2]], *rates, nesterov)
     else:
         _sgd_numba(*flat, b is not None, *rates, nesterov)
 
@@ -57,16 +60,24 @@ def adam(
     """  # noqa: D205
     rates = [p.dtype.type(r) for r in (lr, 1 - beta1, beta2, 1 - beta2, root, eps, decay, shrink)]
     flat = _flat(p, g, m, v)
-    (_adam_numpy if flat is None else _adam_numba)(*(flat or (p, g, m, v)), *rates)
+    if flat is None:
+        _adam_numpy(p, g, m, v, *rates)
+    elif device.is_gpu(p):
+        _step_cuda("adam", flat, *rates)
+    else:
+        _adam_numba(*flat, *rates)
 
 
 def _flat(p: np.ndarray, g: np.ndarray, *own: np.ndarray) -> list[np.ndarray] | None:
     """All arrays as one row in p's axis order; None where the definition shall do the step."""
-    if p.size < SMALL or device.is_reference() or p.dtype not in (np.float32, np.float64):
+    alone = not device.is_gpu(p) and (p.size < SMALL or device.is_reference())
+    if alone or p.dtype not in (np.float32, np.float64):
         return None
     axes = sorted(range(p.ndim), key=lambda axis: -abs(p.strides[axis]))
     rows = [a.transpose(axes) for a in (p, g, *own)]
-    rows[1] = np.ascontiguousarray(rows[1], p.dtype)  # it is only read, so it may be a copy
+    rows[1] = device.array_module(p).ascontiguousarray(
+        rows[1], p.dtype
+    )  # it is only read, so it may be a copy
     if not all(row.flags.c_contiguous for row in rows):
         return None
     return [row.reshape(-1) for row in rows]
@@ -92,7 +103,20 @@ def _adam_numpy(p, g, m, v, lr, take1, keep2, take2, root, eps, decay, shrink): 
     p -= m / (np.sqrt(v) / root + eps) * lr
 
 
-# -- the fast reading ----------------------------------------------------------------------------
+# -- CUDA ------------------------------------------------------------------------------------------
+
+THREADS = 256
+
+
+def _step_cuda(kernel, arrays, *rates):  # type: ignore[no-untyped-def]
+    p = arrays[0]
+    if p.size:
+        grid = (min(-(-p.nbytes // (16 * THREADS)), 1 << 14),)
+        arguments = *arrays, p.size, *rates
+        launch("optimizer.cu", kernel, grid, (THREADS,), arguments, real=p.dtype)
+
+
+# -- Numba -----------------------------------------------------------------------------------------
 
 
 @parallel

@@ -9,7 +9,9 @@ the columns ``column[first[o] : first[o + 1]]`` with the weights ``weight[…]``
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from types import ModuleType
 
 import numpy as np
 from numba import prange
@@ -17,9 +19,11 @@ from numba import prange
 from minifcn import device
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import parallel
+from minifcn.launch import launch
 
 
-class Matrix(NamedTuple):
+@dataclass(frozen=True, eq=False)  # equal only to itself, so that its copies on a GPU can be kept
+class Matrix:
     """A sparse matrix by rows.
 
     Attributes:
@@ -34,7 +38,7 @@ class Matrix(NamedTuple):
     weight: np.ndarray
     columns: int
 
-    @property
+    @cached_property
     def transpose(self) -> Matrix:
         """Columns as rows: the adjoint."""
         row = np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
@@ -44,6 +48,7 @@ class Matrix(NamedTuple):
         return Matrix(first, row[order], self.weight[order], len(self.first) - 1)
 
 
+@lru_cache(maxsize=256)  # a net asks for the same few at every step
 def bilinear(n_in: int, n_out: int, scale: float, align_corners: bool) -> Matrix:
     """The matrix (n_out, n_in) of linear interpolation along one axis.
 
@@ -73,6 +78,8 @@ def resample(x: np.ndarray, matrix: Matrix, axis: int) -> np.ndarray:
     shape = (*x.shape[:axis], rows, *x.shape[axis + 1 :])
     lead, inner = int(np.prod(x.shape[:axis])), int(np.prod(x.shape[axis + 1 :]))
     flat = x.reshape(lead, x.shape[axis], inner)
+    if device.is_gpu(x):
+        return _resample_cuda(flat, matrix).reshape(shape)
     if device.is_reference():
         return _resample_numpy(flat, matrix).reshape(shape)
     y = workspace.empty((lead, rows, inner), x.dtype)
@@ -87,6 +94,67 @@ def _resample_numpy(x: np.ndarray, matrix: Matrix) -> np.ndarray:
     row = np.repeat(np.arange(len(dense)), np.diff(matrix.first))
     np.add.at(dense, (row, matrix.column), matrix.weight)
     return dense @ x
+
+
+# -- CUDA ------------------------------------------------------------------------------------------
+
+THREADS = 256
+SHARED = 48 << 10  # bytes of shared memory that every GPU has for a block
+
+
+def _resample_cuda(x: np.ndarray, matrix: Matrix) -> np.ndarray:
+    xp, (lead, n_in, inner), rows = device.array_module(x), x.shape, len(matrix.first) - 1
+    y = xp.empty((lead, rows, inner), x.dtype)
+    if y.size:
+        tall, wide, span, most = _tile(matrix, inner, x.dtype.itemsize)
+        tables = _tables(matrix, tall, xp, x.dtype.name)
+        # a block takes 8 pictures, where there are so many, and reads the matrix once for them
+        grid = -(-rows // tall) * -(-inner // wide), min(-(-lead // 8), 65535)
+        arguments = x, *tables, y, lead, n_in, rows, inner, tall, wide, span, most
+        shared = _bytes(wide, tall, span, most, x.dtype.itemsize)
+        launch("resample.cu", "resample", grid, (THREADS,), arguments, x.dtype, shared)
+    return y
+
+
+@lru_cache(maxsize=256)
+def _tile(matrix: Matrix, inner: int, element: int) -> tuple[int, int, int, int]:
+    """(rows, elements of each, rows of x that they meet, matrix elements) of a block's tile."""
+    tall, wide = 64, min(inner, 256)
+    while True:
+        low, high, count = _spans(matrix, tall)
+        span, most = int((high - low).max(initial=0)), int(count.max(initial=0))
+        if _bytes(wide, tall, span, most, element) <= SHARED or wide * tall == 1:
+            return tall, wide, span, most
+        tall, wide = (tall, wide // 2) if wide > 64 or tall == 1 else (tall // 2, wide)
+
+
+def _bytes(wide: int, tall: int, span: int, most: int, element: int) -> int:
+    return (span * wide + most) * element + (most + tall + 1) * 4
+
+
+def _spans(matrix: Matrix, tall: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each ``tall`` rows of a matrix: their first column, the one after the last, elements."""
+    rows = len(matrix.first) - 1
+    begin = matrix.first[np.arange(0, rows, tall)]
+    end = matrix.first[np.minimum(np.arange(0, rows, tall) + tall, rows)]
+    spans = [(c.min(), c.max() + 1) if c.size else (0, 0) for c in _split(matrix, begin, end)]
+    low, high = np.array(spans).reshape(-1, 2).T
+    return low, high, end - begin
+
+
+def _split(matrix: Matrix, begin: np.ndarray, end: np.ndarray) -> list[np.ndarray]:
+    return [matrix.column[a:b] for a, b in zip(begin, end, strict=True)]
+
+
+@lru_cache(maxsize=256)
+def _tables(matrix: Matrix, tall: int, xp: ModuleType, real: str) -> tuple[np.ndarray, ...]:
+    """The matrix on the device: first, column, weight and the first column of each tile."""
+    low, _, _ = _spans(matrix, tall)
+    first, column, low = (a.astype(np.int32) for a in (matrix.first, matrix.column, low))
+    return tuple(xp.asarray(a) for a in (first, column, matrix.weight.astype(real), low))
+
+
+# -- Numba -----------------------------------------------------------------------------------------
 
 
 @parallel

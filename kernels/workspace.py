@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from minifcn import device
+
 SMALL = 1 << 16  # bytes; below this the system's own allocator reuses memory well
 LINE = 64  # bytes of a cache line, and of the longest vector
 REGION = 1 << 28  # bytes asked of the system at a time
@@ -92,12 +94,17 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return array
 
 
-def copy(array: np.ndarray) -> np.ndarray:
-    """A copy without gaps, its axes in the same order in memory."""
+def copy(array: np.ndarray, dtype: Any = None) -> np.ndarray:
+    """A copy without gaps, its axes in the same order in memory, in another dtype if one is given.
+
+    A GPU's array is copied into its own memory, which CuPy keeps as this file does the host's.
+    """
+    if device.is_gpu(array):
+        return array.copy(order="K") if dtype is None else array.astype(dtype)
     axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
-    new = empty(tuple(array.shape[axis] for axis in axes), array.dtype)
+    new = empty(tuple(array.shape[axis] for axis in axes), dtype or array.dtype)
     new = new.transpose(np.argsort(axes)) if axes else new
-    new[...] = array
+    np.copyto(new, array, casting="unsafe")
     return new
 
 

@@ -1,4 +1,4 @@
-"""New Tensors from nothing: zeros, ones, random numbers."""
+"""New Tensors from nothing, on the device in use: zeros, ones, random numbers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from minifcn import device
 from minifcn.tensor import Tensor
 
 
 def zeros(*shape: Any, dtype: Any = np.float32, requires_grad: bool = False) -> Tensor:
     """A Tensor of zeros."""
-    return Tensor(np.zeros(_lengths(shape), dtype), requires_grad)
+    return Tensor(device.module(device.current()).zeros(_lengths(shape), dtype), requires_grad)
 
 
 def ones(*shape: Any, dtype: Any = np.float32, requires_grad: bool = False) -> Tensor:
     """A Tensor of ones."""
-    return Tensor(np.ones(_lengths(shape), dtype), requires_grad)
+    return Tensor(device.module(device.current()).ones(_lengths(shape), dtype), requires_grad)
 
 
 def randn(
@@ -25,8 +26,9 @@ def randn(
     dtype: Any = np.float32,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A Tensor of draws from the standard normal distribution."""
-    return Tensor(generator.standard_normal(_lengths(shape)).astype(dtype), requires_grad)
+    """A Tensor of draws from the standard normal distribution, the same for every device."""
+    draws = generator.standard_normal(_lengths(shape)).astype(dtype)
+    return Tensor(device.move(draws, device.current()), requires_grad)
 
 
 def _lengths(shape: tuple[Any, ...]) -> tuple[int, ...]:

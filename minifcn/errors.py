@@ -1,4 +1,4 @@
-"""The three ways in which minifcn says no. Each message names what was found and the mend."""
+"""The four ways in which minifcn says no. Each message names what was found and the mend."""
 
 
 class InputError(ValueError):
@@ -13,6 +13,13 @@ class ShapeError(ValueError):
     """An operation was given an array of the wrong shape or dtype.
 
     The message names the operation, the argument, the shape found and the shape wanted.
+    """
+
+
+class DeviceError(TypeError):
+    """An operation was given arrays of different devices, which it does not move by itself.
+
+    The message names the operation, the argument, both devices and how to move one.
     """
 
 

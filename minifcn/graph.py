@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minifcn import device
 from minifcn.errors import GraphError, ShapeError
 from minifcn.kernels import workspace
 from minifcn.kernels.elementwise import add
@@ -90,6 +91,7 @@ def _seed(output: Tensor, gradient: Any, call: str) -> Tensor:
         raise ShapeError(
             f"{call}: gradient has shape {gradient.shape}, wanted the output's {output.shape}"
         )
+    device.together(call, output.data, gradient.data)
     return gradient
 
 
@@ -197,7 +199,7 @@ def grad(
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if grad_outputs is None:
         grad_outputs = [None] * len(outputs)
-    elif isinstance(grad_outputs, Tensor | np.ndarray):
+    elif isinstance(grad_outputs, Tensor | np.ndarray) or device.is_gpu(grad_outputs):
         grad_outputs = [grad_outputs]
     if len(grad_outputs) != len(outputs):
         raise ShapeError(

@@ -13,6 +13,7 @@ import sys
 
 import numpy as np
 
+from minifcn import device
 from minifcn.kernels.workspace import Lease
 from minifcn.tensor import Tensor
 
@@ -29,8 +30,11 @@ def _references(tensor: Tensor) -> tuple[float, ...]:
     known = base is None or isinstance(base, Lease)
     if type(base) is np.ndarray:
         known = base.base is None or isinstance(base.base, Lease)
-    if not known or not array.flags.writeable:
-        return (np.inf,) * 3  # memory that is not NumPy's own, or one number expanded
+    if device.is_gpu(array):  # CuPy's views refer to the array that has the memory
+        known = base is None or type(base) is type(array) and base.base is None
+    expanded = any(step == 0 < n - 1 for n, step in zip(array.shape, array.strides))
+    if not known or expanded or not getattr(array.flags, "writeable", True):
+        return (np.inf,) * 3  # memory of somebody else's, or one number for many
     return (
         sys.getrefcount(tensor),
         sys.getrefcount(array),

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.errors import GraphError, ShapeError
+from minifcn import device
+from minifcn.errors import DeviceError, GraphError, ShapeError
 
 _grad_enabled = True
 
@@ -53,13 +54,16 @@ class Tensor:
     """An array, and what is needed to differentiate through it.
 
     Args:
-        data: anything `numpy.asarray` takes. An activation has the shape (N, C, H, W); its memory
-            is channels-last: ``data`` is a transposed view of a contiguous (N, H, W, C) array.
+        data: an array of any device, which stays where it is; or anything else that
+            `numpy.asarray` takes, which goes to the device in use (`minifcn.device.use`). An
+            activation has the shape (N, C, H, W); its memory is channels-last: ``data`` is a
+            transposed view of a contiguous (N, H, W, C) array.
         requires_grad: whether `backward` shall leave a gradient here. Floating dtypes only.
 
     Attributes:
-        data: the array itself, of any dtype and shape.
-        grad: the gradient, a Tensor of the same shape, or None before `backward`.
+        data: the array itself, of any dtype and shape, of the device where it lives.
+        grad: the gradient, a Tensor of the same shape on the same device, or None before
+            `backward`.
     """
 
     __slots__ = (
@@ -74,7 +78,7 @@ class Tensor:
     __array_ufunc__ = None  # so that `array + tensor` asks the Tensor, not NumPy
     __hash__ = object.__hash__
 
-    data: np.ndarray
+    data: Any  # np.ndarray, or the array of another device
     requires_grad: bool
     grad: Tensor | None
     _creator: Function | None
@@ -122,12 +126,14 @@ class Tensor:
     unsqueeze: Callable[..., Tensor]
     expand: Callable[..., Tensor]
     to: Callable[..., Tensor]
+    cpu: Callable[..., Tensor]
+    cuda: Callable[..., Tensor]
     clone: Callable[..., Tensor]
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         if isinstance(data, Tensor):
             data = data.data
-        self.data = np.asarray(data)
+        self.data = data if device.is_gpu(data) else _on_host_or_current(data)
         if requires_grad and not np.issubdtype(self.data.dtype, np.floating):
             raise ShapeError(
                 f"Tensor: requires_grad needs a floating dtype, found {self.data.dtype}; "
@@ -171,6 +177,11 @@ class Tensor:
         """The transpose of a matrix: the dimensions in reverse order."""
         return self.permute(*range(self.ndim)[::-1])
 
+    @property
+    def device(self) -> str:
+        """Where it lives: "cpu", "cuda" or "cuda-sim"."""
+        return device.name_of(self.data)
+
     def numel(self) -> int:
         """The number of elements."""
         return self.data.size
@@ -186,6 +197,11 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if device.is_gpu(self.data):
+            raise DeviceError(
+                f"numpy.asarray: the Tensor, of shape {self.shape}, is on {self.device!r}; copy it "
+                "to the host with .numpy()"
+            )
         return np.array(self.data, dtype, copy=copy)
 
     def __format__(self, form: str) -> str:
@@ -198,14 +214,16 @@ class Tensor:
         return float(self.item())
 
     def __repr__(self) -> str:
-        body = np.array2string(self.data, separator=", ", prefix="Tensor(", precision=4)
+        body = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", precision=4)
+        if device.is_gpu(self.data):
+            body += f", device={self.device!r}"
         if self._creator is not None:
             return f"Tensor({body}, made by {self._creator.name})"
         return f"Tensor({body}{', requires_grad=True' if self.requires_grad else ''})"
 
     def numpy(self) -> np.ndarray:
-        """The array on the host, sharing memory with this Tensor."""
-        return self.data
+        """The array on the host: this Tensor's memory, or a copy where that is on a GPU."""
+        return device.move(self.data, "cpu")
 
     def item(self) -> Any:
         """The only element, as a Python number."""
@@ -256,23 +274,27 @@ class Tensor:
         return self.data
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._change("x[...] = value", value)[_array(index)] = _array(value)
+        data = self._change("x[...] = value", value)
+        data[_array(index)] = _beside("x[...] = value", data, value)
 
     def copy_(self, source: Any) -> Tensor:
-        """Overwrite the values, under `no_grad`."""
-        self._change("copy_", source)[...] = _array(source)
+        """Overwrite the values, under `no_grad`; the source may be on another device."""
+        data = self._change("copy_", source)
+        source = _array(source)
+        data[...] = device.move(source, self.device) if hasattr(source, "shape") else source
         return self
 
     def add_(self, other: Any, alpha: float = 1.0) -> Tensor:
         """Add ``alpha · other`` in place, under `no_grad`."""
         data = self._change("add_", other)
-        data += _array(other) if alpha == 1.0 else _array(other) * data.dtype.type(alpha)
+        other = _beside("add_", data, other)
+        data += other if alpha == 1.0 else other * data.dtype.type(alpha)
         return self
 
     def mul_(self, other: Any) -> Tensor:
         """Multiply in place, under `no_grad`."""
         data = self._change("mul_", other)
-        data *= _array(other)
+        data *= _beside("mul_", data, other)
         return self
 
     def fill_(self, value: float) -> Tensor:
@@ -291,12 +313,26 @@ def _array(value: Any) -> Any:
     return value.data if isinstance(value, Tensor) else value
 
 
+def _beside(op: str, data: Any, value: Any) -> Any:
+    """A value's array or number; DeviceError if it lives elsewhere than ``data``."""
+    value = _array(value)
+    if isinstance(value, np.ndarray) or device.is_gpu(value):
+        device.together(op, data, value)
+    return value
+
+
+def _on_host_or_current(data: Any) -> Any:
+    array = np.asarray(data)
+    made_here = not isinstance(data, np.ndarray | np.generic)
+    return device.move(array, device.current()) if made_here else array
+
+
 class Function:
     """One operation, applied once: a node of the graph.
 
     A subclass takes its settings in ``__init__`` and defines::
 
-        forward(self, *arrays) -> array              # NumPy in, NumPy out; may save on self
+        forward(self, *arrays) -> array              # arrays of one device; may save on self
         backward(self, grad) -> tuple of gradients   # Tensors in, Tensors or None out
 
     and is applied by calling the instance on Tensors. ``self.inputs[i]`` is input i as a Tensor
@@ -321,9 +357,10 @@ class Function:
             )
         self.used = True
         tensors = [x if x is None or isinstance(x, Tensor) else Tensor(x) for x in inputs]
+        device.together(self.name, *(None if x is None else x.data for x in tensors))
         output = Tensor(self.forward(*(None if x is None else x.data for x in tensors)))
         for x in tensors:
-            if x is not None and np.may_share_memory(output.data, x.data):  # a view
+            if x is not None and device.share_memory(output.data, x.data):  # a view
                 output._clock = x._clock
         smooth = np.issubdtype(output.dtype, np.floating)
         if _grad_enabled and smooth and any(x is not None and x.requires_grad for x in tensors):
@@ -410,3 +447,21 @@ class Cast(Function):
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient in the input's dtype."""
         return (Cast(self.input_dtype)(grad),)
+
+
+class Move(Function):
+    """The same numbers on another device; the gradient goes back to the first one."""
+
+    reads = {}
+
+    def __init__(self, name: str) -> None:
+        self.to_name = name
+
+    def forward(self, x: Any) -> Any:
+        """x on the wanted device, its memory in the same order."""
+        self.input_name = device.name_of(x)
+        return device.move(x, self.to_name)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient on the input's device."""
+        return (Move(self.input_name)(grad),)

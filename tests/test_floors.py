@@ -11,7 +11,8 @@ import minifcn
 
 FLOORS = [
     {"errors"},
-    {"geometry", "device"},
+    {"geometry", "device", "simulator"},
+    {"launch"},
     {"kernels"},
     {"tensor", "ownership", "graph", "metrics"},
     {"data", "creation"},
@@ -19,18 +20,20 @@ FLOORS = [
     {"functional"},
     {"nn", "check", "optim"},
     {"models"},
-    {"training", "study", "bench"},
+    {"training", "study", "bench", "selfcheck"},
     {"cli"},
     {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 #: rooms on one floor that may still look at each other, one way
 BESIDE = {
+    ("device", "simulator"),
     ("graph", "tensor"),
     ("graph", "ownership"),
     ("ownership", "tensor"),
     ("training", "study"),
     ("bench", "study"),
+    ("selfcheck", "bench"),
 }
 
 

@@ -82,8 +82,8 @@ def parity(
 
     Args:
         fn: called as fn(*inputs), returns a Tensor or a tuple of Tensors.
-        inputs: Tensors of any dtype; gradients are taken of those that want one, under the same
-            random upstream gradient on every device.
+        inputs: Tensors of any dtype, moved to each device; gradients are taken of those that want
+            one, under the same random upstream gradient on every device.
         devices: the names to compare, the first is the measure.
         rtol: the largest difference, relative to the largest entry, that counts as agreement;
             1e-12 in float64, 1e-5 in float32 if None.
@@ -122,11 +122,12 @@ def _run(
     """Give outputs and gradients on one device, by name."""
     rng = np.random.default_rng([seed, 5])
     with device.use(name), enable_grad():
-        fresh = [Tensor(x.data, requires_grad=x.requires_grad) for x in inputs]
+        fresh = [Tensor(device.move(x.data, name), x.requires_grad) for x in inputs]
         outputs = fn(*fresh)
         outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
         found = {f"output {i}": y.numpy().copy() for i, y in enumerate(outputs)}
-        upstream = [Tensor(rng.standard_normal(y.shape).astype(y.dtype)) for y in outputs]
+        drawn = [rng.standard_normal(y.shape).astype(y.dtype) for y in outputs]
+        upstream = [Tensor(device.move(u, name)) for u in drawn]
         pairs = [(y, u) for y, u in zip(outputs, upstream, strict=True) if y.requires_grad]
         wanted = [(i, x) for i, x in enumerate(fresh) if x.requires_grad]
         if pairs and wanted:

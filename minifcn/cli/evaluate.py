@@ -9,6 +9,7 @@ from minifcn import device, study
 from minifcn.cli import tables
 from minifcn.cli.console import standard_output
 from minifcn.cli.finish import save_figure, save_text
+from minifcn.cli.place import place
 from minifcn.data.folder import PairedFiles
 from minifcn.data.pictures import read_names
 from minifcn.errors import InputError
@@ -38,7 +39,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
             f"{path} knows the classes {_names(segmenter.classes)}, and the data have "
             f"{_names(dataset.classes)}; give data with the model's classes, in their order"
         )
-    with device.use(arguments.device):
+    here = place(arguments.device, console)
+    segmenter.model.to(here)
+    with device.use(here):
         matrix = score(segmenter, dataset).matrix
     title = f"{path.absolute().parent.name}: {len(dataset)} {arguments.split} pictures"
     title += described(arguments.views)

@@ -31,6 +31,7 @@ SHOWN = 2
 def finish(run: Run, splits: Splits, console: Console) -> None:
     """Score, print and draw, all from the files of the run, so that it can be done again."""
     segmenter = Segmenter.load(run.best_path)
+    segmenter.model.to(run.trainer.device)
     segmenter.views = views = run.trainer.settings.views
     layout, head = run.trainer.settings.layout, run.trainer.settings.head
     result = evaluate(segmenter, splits.test, run.trainer.settings.batch_size)

@@ -71,6 +71,18 @@ def _run(argv: Sequence[str] | None) -> int:
         from minifcn.cli.summary import summary
 
         return summary(arguments)
+    if arguments.command == "doctor":
+        from minifcn.cli.doctor import doctor
+
+        return doctor()
+    if arguments.command == "selfcheck":
+        from minifcn.cli.selfcheck import selfcheck
+
+        return selfcheck(arguments)
+    if arguments.command == "simulate":
+        from minifcn.cli.simulate import simulate
+
+        return simulate(arguments)
     if arguments.command == "bench":
         from minifcn.cli.bench import bench
 
@@ -93,6 +105,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_summary(commands)
     _add_bench(commands)
+    commands.add_parser(
+        "doctor",
+        help="what this machine offers, and how to mend what it lacks",
+        description="Devices, driver, CuPy, NVRTC, BLAS, compiler and threads of this machine, "
+        "each with the mend if something is missing.",
+    )
+    _add_selfcheck(commands)
+    _add_simulate(commands)
     return parser
 
 
@@ -145,7 +165,7 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--name", metavar="NAME", help="of the run's folder; by default from data and head")
     add("--out", metavar="FOLDER", help="where runs lie (default: runs)")
     add("--resume", metavar="RUN", help="go on with the run in this folder; takes all settings "
-        "from it (only --data may be given, if the data have moved)")  # fmt: skip
+        "from it (only --data may be given, if the data have moved, and --device)")  # fmt: skip
 
 
 def _add_predict(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -160,7 +180,7 @@ def _add_predict(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("images", nargs="+", metavar="IMAGE", help="picture, or folder of them")
     command.add_argument("-o", "--out", required=True, metavar="FOLDER", help="where to write")
     _add_views(command.add_argument, default="one")
-    _add_device(command.add_argument, default="cpu")
+    _add_device(command.add_argument, default="auto")
 
 
 def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -176,7 +196,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("--confusion", metavar="FILE", help="write the confusion matrix: .csv "
                          "for the counts, .png for a picture")  # fmt: skip
     _add_views(command.add_argument, default="one")
-    _add_device(command.add_argument, default="cpu")
+    _add_device(command.add_argument, default="auto")
 
 
 def _add_summary(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -213,6 +233,33 @@ def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> None:
                          help="where bench.json and bench.png go (default: bench)")  # fmt: skip
 
 
+def _add_selfcheck(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "selfcheck",
+        help="hold a device against the reference: kernels, gradients, training; then its speed",
+        description="Every kernel against the NumPy definition on awkward shapes, gradient checks, "
+        "training steps against the CPU's, repetitions for equal bits; on a GPU then times, GB/s "
+        "and FLOP/s beside PyTorch's where that is installed. It ends in 1 if something differs.",
+    )
+    command.add_argument("--device", choices=("auto", "cuda", "cuda-sim", "cpu"), default="auto",
+                         help="what to check (default: cuda where that works)")  # fmt: skip
+    command.add_argument("--json", metavar="FILE", help="write everything found there")
+
+
+def _add_simulate(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "simulate",
+        help="run a CUDA kernel on the CPU, check it and count its memory traffic",
+        description="Run an operation's CUDA kernels on the CPU, forward and backward, on random "
+        "numbers; say whether anything was at fault (out of bounds, races, barriers, shuffles, "
+        "overflow), and print the memory traffic of each source line. It ends in 1 at a fault.",
+    )
+    command.add_argument("kernel", nargs="?", metavar="KERNEL",
+                         help="such as max_pool2d; left out: list them")  # fmt: skip
+    command.add_argument("--size", type=_shape, default=(1, 16, 28, 28), metavar="NxCxHxW",
+                         help="of the input (default: 1x16x28x28)")  # fmt: skip
+
+
 def _add_data(add) -> None:  # type: ignore[no-untyped-def]
     add("--data", metavar="FOLDER", help="labelled pictures; by default the nuclei that come "
         "with minifcn")  # fmt: skip
@@ -229,8 +276,9 @@ def _add_views(add, **settings) -> None:  # type: ignore[no-untyped-def]
 
 
 def _add_device(add, **settings) -> None:  # type: ignore[no-untyped-def]
-    add("--device", choices=("cpu", "reference"), help="cpu: compiled, fast; reference: plain "
-        "NumPy, slow", **settings)  # fmt: skip
+    add("--device", choices=("auto", "cpu", "cuda", "cuda-sim", "reference"), help="auto: cuda "
+        "where that works, else cpu; cuda: an NVIDIA GPU; cpu: compiled, fast; reference: plain "
+        "NumPy, slow; cuda-sim: the GPU's kernels on the CPU, slower", **settings)  # fmt: skip
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -260,6 +308,19 @@ def _channels_and_size(text: str) -> tuple[int, int, int]:
     if min(channels, height, width) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} holds a length below 1; write 1 or more")
     return channels, height, width
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    """`1x64x56x56`: pictures, channels, height, width."""
+    try:
+        shape = tuple(int(n) for n in text.lower().replace("×", "x").split("x"))
+    except ValueError:
+        shape = ()
+    if len(shape) != 4 or min(shape) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size; write PICTURESxCHANNELSxHEIGHTxWIDTH, such as 1x64x56x56"
+        )
+    return shape
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from minifcn import device, study
 from minifcn.cli.console import standard_output
+from minifcn.cli.place import place
 from minifcn.data.folder import IMAGE_ENDINGS
 from minifcn.data.pictures import read_image
 from minifcn.errors import InputError
@@ -25,7 +26,9 @@ def predict(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     pictures = _pictures(arguments.images)
     _distinct(pictures)
-    with device.use(arguments.device):
+    here = place(arguments.device, console)
+    segmenter.model.to(here)
+    with device.use(here):
         for path in pictures:
             image = read_image(path)
             labels, confidence = segmenter.label(image[None])

@@ -15,6 +15,7 @@ from minifcn.cli import tables
 from minifcn.cli.console import standard_output
 from minifcn.cli.finish import finish
 from minifcn.cli.interrupt import StopRequest
+from minifcn.cli.place import place
 from minifcn.cli.progress import TrainingProgress
 from minifcn.data import oracle
 from minifcn.data.folder import PairedFiles
@@ -41,8 +42,7 @@ def train(arguments: argparse.Namespace) -> int:
         run, splits = _resumed(given, console)
     else:
         run, splits = _new(given, console)
-    settings = run.trainer.settings
-    with device.use(settings.device):
+    with device.use(run.trainer.device):
         if not run.finished and not _fit(run, console):
             return INTERRUPTED
         finish(run, splits, console)
@@ -67,6 +67,7 @@ def _fit(run: Run, console: Console) -> bool:
 
 def _new(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
     settings = _settings(given)
+    place(settings.device, console)
     splits = open_splits(settings)
     _say_data(console, splits, settings)
     ceilings = _ceilings(splits.train, settings)
@@ -91,7 +92,7 @@ def _new(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
 
 
 def _resumed(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
-    extra = sorted(set(given) - {"command", "resume", "data"})
+    extra = sorted(set(given) - {"command", "resume", "data", "device"})
     if extra:
         option = "--" + extra[0].replace("_", "-")
         raise InputError(
@@ -111,6 +112,8 @@ def _resumed(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
     settings = load_settings(checkpoint, path)
     if "data" in given:
         settings = replace(settings, folder=_absolute(given["data"]))
+    settings = replace(settings, device=given.get("device", settings.device))
+    place(settings.device, console)
     splits = open_splits(settings)
     _say_data(console, splits, settings)
     run = Run(folder, Trainer(settings, splits.train), splits.val, splits.describe())
@@ -198,7 +201,7 @@ def _say_run(console: Console, run: Run) -> None:
         console,
         f"{settings.head} with {weights:,} weights; {settings.steps} steps of "
         f"{settings.batch_size} × {crop}; {settings.optimizer}, learning rate {settings.lr:g}; "
-        f"into {run.folder}",
+        f"on {run.trainer.device}; into {run.folder}",
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from minifcn import device
 from minifcn.errors import InputError
 from minifcn.nn.parameter import Parameter
 from minifcn.tensor import Tensor, no_grad
@@ -101,7 +102,7 @@ class Module:
 
         Whoever changes it does so in place, so that every holder of the array sees the change.
         """
-        if not isinstance(array, np.ndarray):
+        if not (isinstance(array, np.ndarray) or device.is_gpu(array)):
             raise InputError(
                 f"buffer {name!r} of {type(self).__name__} is a {type(array).__name__}; "
                 "give a NumPy array"
@@ -208,6 +209,28 @@ class Module:
         for parameter in self.parameters():
             parameter.grad = None
 
+    def to(self, name: str) -> Self:
+        """Move every parameter and buffer below to a device, in place; gives the module back.
+
+        Gradients go along. An optimiser made before goes on with the same parameters, but its own
+        arrays stay behind: move the module first.
+
+        Raises:
+            InputError: if there is no such device, or it cannot be used here.
+        """
+        target = device.module(name)
+        for parameter in self.parameters():
+            if device.array_module(parameter.data) is target:
+                continue
+            parameter.data = device.move(parameter.data, name)
+            parameter._version += 1  # graphs that kept the old value must notice
+            if parameter.grad is not None:
+                parameter.grad = Tensor(device.move(parameter.grad.data, name))
+        for module in self.modules():
+            for buffer in module._buffer_names:
+                setattr(module, buffer, device.move(getattr(module, buffer), name))
+        return self
+
     def apply(self, function: Callable[[Module], Any]) -> Self:
         """Call ``function`` on this module and all below it, parents first."""
         for module in self.modules():
@@ -220,12 +243,12 @@ class Module:
         return state
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Every parameter, then every buffer, by name, as contiguous *copies* of the arrays.
+        """Every parameter, then every buffer, by name, as contiguous *copies* on the host.
 
         (PyTorch gives views, which later steps of an optimiser overwrite.)
         """
         return {
-            name: np.array(value.data if isinstance(value, Tensor) else value, order="C")
+            name: np.array(device.move(_raw(value), "cpu"), order="C")
             for name, value in self._state().items()
         }
 
@@ -244,7 +267,7 @@ class Module:
             InputError: naming every difference. Then nothing was written.
         """
         own = self._state()
-        given = {name: np.asarray(_raw(value)) for name, value in state_dict.items()}
+        given = {name: Tensor(value).data for name, value in state_dict.items()}
         missing = [name for name in own if name not in given]
         unexpected = [name for name in given if name not in own]
         faults = []
@@ -273,7 +296,7 @@ class Module:
                 if isinstance(target, Parameter):
                     target.copy_(given[name])
                 else:
-                    target[...] = given[name]
+                    target[...] = device.move(given[name], device.name_of(target))
         return LoadResult(missing, unexpected)
 
     # -- display -----------------------------------------------------------------------------------

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from minifcn.tensor import Tensor
 
 
@@ -22,7 +20,7 @@ class Parameter(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
         """A Parameter with its own memory and the same flag; the gradient stays behind."""
-        copy = type(self)(np.array(self.data), self.requires_grad)
+        copy = type(self)(self.data.copy(order="K"), self.requires_grad)
         memo[id(self)] = copy
         return copy
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from minifcn import kernels
+from minifcn import device, kernels
 from minifcn.errors import ShapeError
+from minifcn.ops.layout import elementwise
 from minifcn.ops.reduction import sum_to
 from minifcn.tensor import Function, Tensor
 
@@ -22,7 +23,8 @@ class Add(Function):
 
     def forward(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         self.shapes = a.shape, b.shape
-        return kernels.add(a, b) if a.shape == b.shape and a.dtype == b.dtype else a + b
+        alike = a.shape == b.shape and a.dtype == b.dtype
+        return kernels.add(a, b) if alike else elementwise(np.add, a, b)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b = self.shapes
@@ -39,7 +41,7 @@ class Sub(Function):
 
     def forward(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         self.shapes = a.shape, b.shape
-        return a - b
+        return elementwise(np.subtract, a, b)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b = self.shapes
@@ -56,7 +58,7 @@ class Mul(Function):
 
     def forward(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         self.shapes = a.shape, b.shape
-        return a * b
+        return elementwise(np.multiply, a, b)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b = self.inputs
@@ -73,7 +75,7 @@ class Div(Function):
 
     def forward(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         self.shapes = a.shape, b.shape
-        return a / b
+        return elementwise(np.divide, a, b)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b = self.inputs
@@ -90,7 +92,7 @@ class Neg(Function):
     reads = {}
 
     def forward(self, a: np.ndarray) -> np.ndarray:
-        return -a
+        return elementwise(np.negative, a)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (neg(grad),)
@@ -103,7 +105,7 @@ class Pow(Function):
         self.exponent = exponent
 
     def forward(self, a: np.ndarray) -> np.ndarray:
-        return a**self.exponent
+        return elementwise(lambda x: x**self.exponent, a)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         (a,) = self.inputs
@@ -125,12 +127,17 @@ def _pair(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
             f"{name}: shapes {a.shape} and {b.shape} do not broadcast; from the right, lengths "
             "must be equal or 1"
         ) from None
+    device.together(name, a.data, b.data)
     return a, b
 
 
-def _like(value: Any, other: Any) -> np.ndarray:
+def _like(value: Any, other: Any) -> Any:
     number = isinstance(value, int | float) and np.issubdtype(other.dtype, np.floating)
-    return np.asarray(value, other.dtype if number else None)
+    array = np.asarray(value, other.dtype if number else None)
+    if array.ndim or not device.is_gpu(other.data):
+        return array
+    # a number is written there by the device itself: nothing is copied
+    return device.array_module(other.data).full((), array.item(), array.dtype)
 
 
 def add(a: Any, b: Any) -> Tensor:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from minifcn import kernels
+from minifcn import device, kernels
 from minifcn.errors import ShapeError
+from minifcn.kernels import channel_rates
 from minifcn.ops.layout import channels_first, channels_last, is_picture
 from minifcn.ops.pointwise import Gate
 from minifcn.tensor import Function, Tensor, is_grad_enabled
@@ -33,9 +34,9 @@ class BatchNorm(Function):
         rows = channels_last(x)
         flat = rows.reshape(-1, x.shape[1])
         self.mean, self.variance = kernels.moments(flat)
-        self.rate = 1.0 / np.sqrt(self.variance + self.eps)
-        self.scale = weight * self.rate
-        self.shift = bias - self.mean * self.scale
+        self.rate, self.scale, self.shift = channel_rates.rates(
+            self.mean, self.variance, weight, bias, self.eps
+        )
         y = kernels.scale_shift(flat, self.scale, self.shift, self.relu)
         return channels_first(y.reshape(rows.shape))
 
@@ -47,15 +48,14 @@ class BatchNorm(Function):
         g, flat = rows.reshape(-1, x.shape[1]), channels_last(x.data).reshape(-1, x.shape[1])
         affine = self.scale, self.shift
         sums, products = kernels.backward_sums(g, flat, self.mean, *affine, self.relu)
-        d_weight = products * self.rate
+        d_weight, d_bias, slope, constant = channel_rates.slopes(
+            sums, products, self.mean, self.rate, weight.data, len(g)
+        )
         dx = None
-        if self.needs[0]:  # all that multiplies x gathered into one slope a channel
-            slope = -self.scale * d_weight * self.rate / len(g)
-            constant = -self.scale * sums / len(g) - slope * self.mean
+        if self.needs[0]:  # all that multiplies x is gathered into one slope a channel
             flat_dx = kernels.backward_input(g, flat, *affine, slope, constant, self.relu)
             dx = Tensor(channels_first(flat_dx.reshape(rows.shape)))
-        dtype = weight.dtype
-        return dx, Tensor(d_weight.astype(dtype)), Tensor(sums.astype(dtype))
+        return dx, Tensor(d_weight), Tensor(d_bias)
 
     def _recorded(self, x: Tensor, weight: Tensor, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The same, in operations that can be differentiated again."""
@@ -171,8 +171,10 @@ def _normalised(
     for which, value in given.items():
         if value is not None and value.shape != (c,):
             raise ShapeError(f"{name}: {which} has shape {value.shape}, wanted ({c},)")
-    weight = Tensor(np.ones(c, x.dtype)) if weight is None else weight
-    bias = Tensor(np.zeros(c, x.dtype)) if bias is None else bias
+    device.together(name, x.data, running_mean, running_var)
+    here = device.array_module(x.data)
+    weight = Tensor(here.ones(c, x.dtype)) if weight is None else weight
+    bias = Tensor(here.zeros(c, x.dtype)) if bias is None else bias
     if not training:
         if running_mean is None or running_var is None:
             raise ShapeError(f"{name}: running_mean and running_var are wanted when not training")
@@ -188,7 +190,7 @@ def _normalised(
     norm = BatchNorm(eps, relu)
     y = norm(x, weight, bias)
     if running_mean is not None:
-        running_mean += momentum * (norm.mean - running_mean)
+        channel_rates.follow(running_mean, norm.mean, momentum)
     if running_var is not None:
-        running_var += momentum * (norm.variance * (m / (m - 1)) - running_var)
+        channel_rates.follow(running_var, norm.variance, momentum, m / (m - 1))
     return y

@@ -221,7 +221,7 @@ def _convolved(
         raise ShapeError(f"{name}: weight has {k} filters, which groups={groups} does not divide")
     _check_bias(name, x, bias, k)
     trains = weight.requires_grad and is_grad_enabled() and not device.is_reference()
-    if trains and x.dtype == np.float32:
+    if trains and x.dtype == np.float32 and not device.is_gpu(x.data):
         ahead.begin()
     try:
         return Conv2d(settings, relu=relu)(x, weight, bias)

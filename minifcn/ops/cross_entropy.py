@@ -20,12 +20,14 @@ Source: Long, Shelhamer, Darrell, "Fully Convolutional Networks", CVPR 2015, sec
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 
-from minifcn import kernels
+from minifcn import device, kernels
 from minifcn.errors import InputError, ShapeError
 from minifcn.kernels import workspace
+from minifcn.ops.layout import elementwise
 from minifcn.ops.pointwise import Gate
 from minifcn.ops.reduction import total
 from minifcn.ops.softmax import log_softmax
@@ -45,7 +47,7 @@ class CrossEntropy(Function):
         self.target, self.share, self.void = target, share, void
 
     def forward(self, logits: np.ndarray) -> np.ndarray:
-        rows = np.ascontiguousarray(np.moveaxis(logits, 1, -1))
+        rows = device.contiguous(np.moveaxis(logits, 1, -1))
         loss, grad = kernels.cross_entropy(
             rows.reshape(-1, logits.shape[1]), self.target.reshape(-1), self.share, self.void
         )
@@ -56,12 +58,13 @@ class CrossEntropy(Function):
         (logits,) = self.inputs
         each = grad.reshape(grad.shape[0], 1, *grad.shape[1:])
         if not is_grad_enabled():
-            if grad.data.size and not any(grad.data.strides) and grad.data.flat[0] == 1:
-                return (Tensor(self.slope),)  # one number for all pixels: a sum's gradient, 1
-            return (Tensor(self.slope * each.data),)
+            if _is_one(grad.data):
+                return (Tensor(self.slope),)
+            return (Tensor(elementwise(np.multiply, self.slope, each.data)),)
         # asked for a derivative that can be differentiated: the same slope, a·(softmax − one-hot),
         # in recorded operations
-        classes = np.arange(logits.shape[1]).reshape(-1, *[1] * (logits.ndim - 2))
+        here = device.array_module(logits.data)
+        classes = here.arange(logits.shape[1]).reshape(-1, *[1] * (logits.ndim - 2))
         hot = Tensor((classes == self.target[:, None]).astype(logits.dtype))
         flat = kernels.amounts(self.target.reshape(-1), self.share, self.void)
         amount = flat.reshape(self.target.shape)[:, None]
@@ -80,8 +83,8 @@ def cross_entropy(
 
     Args:
         input: logits (N, K, …), for a segmentation (N, K, H, W).
-        target: class numbers (N, …), integers 0 … K − 1 or ``ignore_index``.
-        weight: (K,), what each class counts for; all 1 if left out.
+        target: class numbers (N, …), integers 0 … K − 1 or ``ignore_index``, where the logits are.
+        weight: (K,), what each class counts for; all 1 if left out. On any device.
         ignore_index: target pixels with this number are void: they leave the sum and the count.
         reduction: "mean", "sum", "batch", "image" or "none"; see the top of this file.
 
@@ -93,7 +96,7 @@ def cross_entropy(
         ShapeError: if shapes do not fit, or a target is neither a class nor ``ignore_index``.
         InputError: for an unknown reduction.
     """
-    labels = target.data if isinstance(target, Tensor) else np.asarray(target)
+    labels = Tensor(target).data
     if reduction not in REDUCTIONS:
         raise InputError(f"cross_entropy: reduction is {reduction!r}; choose from {REDUCTIONS}")
     if input.ndim < 2 or labels.shape != (input.shape[0], *input.shape[2:]):
@@ -111,25 +114,35 @@ def cross_entropy(
         raise ShapeError(f"cross_entropy: target has dtype {labels.dtype}, wanted an integer dtype")
     classes = input.shape[1]
     weights = _class_weights(weight, classes)
-    own = workspace.empty(labels.shape, np.int64)  # a copy: the caller may change theirs
-    np.copyto(own, labels, casting="unsafe")
-    counts = kernels.count_labels(own, classes, ignore_index)
+    device.together("cross_entropy", input.data, labels)
+    own = workspace.copy(labels, np.int64)  # the caller may change theirs
+    # (N, K + 1) numbers come to the host from any device: a wrong label is refused here, at once
+    counts = device.move(kernels.count_labels(own, classes, ignore_index), "cpu")
     if counts[:, classes].any():
-        _refuse_labels(labels, classes, ignore_index)
+        _refuse_labels(device.move(labels, "cpu"), classes, ignore_index)
     if own.size and not counts.any():
         warnings.warn(
             "cross_entropy: every target pixel is ignored; the loss and its gradient are zero",
             stacklevel=2,
         )
     share = _shares(counts[:, :classes], weights, reduction).astype(input.dtype)
-    each = CrossEntropy(own, share, ignore_index)(input)
+    each = CrossEntropy(own, device.like(share, input.data), ignore_index)(input)
     return each if reduction == "none" else total(each)
+
+
+def _is_one(grad: Any) -> bool:
+    """Whether one number, 1, stands for all pixels: the gradient of a sum.
+
+    Of a GPU's array that is not asked: to read the number is to wait for all that was started.
+    """
+    expanded = grad.size and not any(grad.strides)
+    return bool(expanded and not device.is_gpu(grad) and grad.flat[0] == 1)
 
 
 def _class_weights(weight: Tensor | np.ndarray | None, classes: int) -> np.ndarray:
     if weight is None:
         return np.ones(classes)
-    weights = np.asarray(weight.data if isinstance(weight, Tensor) else weight, np.float64)
+    weights = device.move(Tensor(weight).data, "cpu").astype(np.float64)
     if weights.shape != (classes,):
         raise ShapeError(
             f"cross_entropy: weight has shape {weights.shape}, wanted ({classes},), one a class"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from minifcn import geometry
+from minifcn import device, geometry
 from minifcn.errors import ShapeError
 from minifcn.tensor import Tensor
 
@@ -15,12 +16,24 @@ Pair = tuple[int, int]
 
 def channels_last(x: np.ndarray) -> np.ndarray:
     """(N, C, H, W) → contiguous (N, H, W, C); no copy if the memory lies so already."""
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    return device.contiguous(x.transpose(0, 2, 3, 1))
 
 
 def channels_first(y: np.ndarray) -> np.ndarray:
     """(N, H, W, C) → the view (N, C, H, W)."""
     return y.transpose(0, 3, 1, 2)
+
+
+def elementwise(function: Callable[..., Any], *arrays: Any) -> Any:
+    """function(*arrays), element by element, the result in the order in which pictures lie.
+
+    NumPy sees to the order itself; CuPy writes every result in C order, which would be (N, C, H, W)
+    and cost a copy at the next kernel.
+    """
+    pictures = {x.ndim for x in arrays} in ({4}, {0, 4})
+    if not (pictures and device.is_gpu(arrays[0])):
+        return function(*arrays)
+    return channels_first(function(*(x.transpose(0, 2, 3, 1) if x.ndim else x for x in arrays)))
 
 
 def pair(op: str, name: str, value: int | Sequence[int]) -> Pair:

@@ -1,13 +1,20 @@
 """Tensor's operators and methods: each one is the operation of that name."""
 
-from minifcn import graph
+from minifcn import device, graph
 from minifcn.ops import arithmetic, matmul, pointwise, reduction, shape
-from minifcn.tensor import Cast, Tensor
+from minifcn.tensor import Cast, Move, Tensor
 
 
-def _to(x: Tensor, dtype: object) -> Tensor:
-    """The values in another dtype."""
-    return Cast(dtype)(x)
+def _to(x: Tensor, where: object) -> Tensor:
+    """The values on another device, if ``where`` is the name of one; else in that dtype.
+
+    A Tensor that is on the device already is given back as it is.
+    """
+    if not (isinstance(where, str) and where in device.DEVICES):
+        return Cast(where)(x)
+    device.module(where)
+    lives_there = x.device == ("cpu" if where in device.HOST else where)
+    return x if lives_there else Move(where)(x)
 
 
 def _clone(x: Tensor) -> Tensor:
@@ -60,4 +67,6 @@ Tensor.squeeze = shape.squeeze
 Tensor.unsqueeze = shape.unsqueeze
 
 Tensor.to = _to
+Tensor.cpu = lambda x: _to(x, "cpu")
+Tensor.cuda = lambda x: _to(x, "cuda")
 Tensor.clone = _clone

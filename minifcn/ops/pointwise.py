@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from minifcn import kernels
+from minifcn import device, kernels
 from minifcn.errors import InputError, ShapeError
 from minifcn.ops.arithmetic import mul
+from minifcn.ops.layout import elementwise
 from minifcn.tensor import Function, Tensor
 
 
@@ -16,7 +17,7 @@ class Exp(Function):
     """eˣ, its own derivative."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        return np.exp(x)
+        return elementwise(np.exp, x)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (grad * exp(self.inputs[0]),)
@@ -26,7 +27,7 @@ class Log(Function):
     """ln x. d/dx = 1/x."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        return np.log(x)
+        return elementwise(np.log, x)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (grad / self.inputs[0],)
@@ -36,7 +37,7 @@ class Sqrt(Function):
     """√x. d/dx = 1/(2√x)."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        return np.sqrt(x)
+        return elementwise(np.sqrt, x)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (grad / (sqrt(self.inputs[0]) * 2.0),)
@@ -46,7 +47,7 @@ class Abs(Function):
     """|x|. d/dx = sign(x), 0 at 0 as in PyTorch."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        return np.abs(x)
+        return elementwise(np.abs, x)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (grad * Tensor(np.sign(self.inputs[0].data)),)
@@ -56,7 +57,7 @@ class Tanh(Function):
     """tanh x. d/dx = 1 − tanh²x."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        return np.tanh(x)
+        return elementwise(np.tanh, x)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         y = tanh(self.inputs[0])
@@ -67,8 +68,7 @@ class Sigmoid(Function):
     """σ(x) = 1/(1 + e⁻ˣ). d/dx = σ(1 − σ)."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        e = np.exp(-np.abs(x))  # at most 1: it cannot overflow, and no digit is lost in either tail
-        return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+        return elementwise(_sigmoid, x)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         y = sigmoid(self.inputs[0])
@@ -82,11 +82,11 @@ class Clamp(Function):
         self.low, self.high = low, high
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        return np.clip(x, self.low, self.high)
+        return elementwise(lambda values: np.clip(values, self.low, self.high), x)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         x = self.inputs[0].data
-        inside = np.ones(x.shape, bool)
+        inside = device.array_module(x).ones(x.shape, bool)
         if self.low is not None:
             inside &= x >= self.low
         if self.high is not None:
@@ -123,6 +123,11 @@ class Gate(Function):
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (Gate(self.positive)(grad),)
+
+
+def _sigmoid(x: Any) -> Any:
+    e = np.exp(-np.abs(x))  # at most 1: it cannot overflow, and no digit is lost in either tail
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
 
 
 def exp(x: Tensor) -> Tensor:
@@ -176,7 +181,8 @@ def dropout(
         x: any floating Tensor.
         p: the probability to drop, 0 ≤ p ≤ 1.
         training: drop, or pass x through.
-        generator: where the draws come from; wanted when training with p > 0.
+        generator: where the draws come from; wanted when training with p > 0. It draws on the host,
+            the same bits for every device; one byte an element is moved.
 
     Source: Srivastava et al. 2014, in the scaled ("inverted") form that PyTorch uses.
     """
@@ -191,12 +197,10 @@ def dropout(
     return mul(x, Tensor(_mask(x.data, p, generator)))
 
 
-def _mask(x: np.ndarray, p: float, generator: np.random.Generator) -> Any:
+def _mask(x: Any, p: float, generator: np.random.Generator) -> Any:
     """0 or 1/(1 − p); for pictures drawn in the order N, H, W, C, whatever the layout of ``x``."""
-    kept = np.empty_like(x)
-    scale = 0.0 if p == 1.0 else 1.0 / (1.0 - p)
-    memory_order = kept.transpose(0, 2, 3, 1) if x.ndim == 4 else kept
-    memory_order[...] = (generator.random(memory_order.shape, np.float32) >= p) * x.dtype.type(
-        scale
-    )
-    return kept
+    scale = x.dtype.type(0.0 if p == 1.0 else 1.0 / (1.0 - p))
+    n, *rest = x.shape if x.ndim == 4 else (0,)
+    shape = (n, rest[1], rest[2], rest[0]) if x.ndim == 4 else x.shape
+    kept = device.like(generator.random(shape, np.float32) >= p, x) * scale
+    return kept.transpose(0, 3, 1, 2) if x.ndim == 4 else kept

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minifcn import kernels
+from minifcn import device, kernels
 from minifcn.errors import ShapeError
 from minifcn.ops.conv2d import Conv2d, Settings
 from minifcn.ops.layout import Pair, channels_first, channels_last, is_picture, pair, pooled
@@ -134,10 +134,10 @@ def avg_pool2d(
     counts = [
         _counts(*axis, include=count_include_pad) for axis in zip((h, w), kernel, step, pad, out)
     ]
-    ones = Tensor(np.ones((c, 1, *kernel), x.dtype))
+    ones = Tensor(device.array_module(x.data).ones((c, 1, *kernel), x.dtype))
     sums = Conv2d(Settings(step, pad, (1, 1), c), out)(x, ones, None)  # zeros outside x
     share = 1.0 / np.outer(*counts)
-    return sums * Tensor(share.astype(x.dtype))
+    return sums * Tensor(device.like(share.astype(x.dtype), x.data)[None, None])
 
 
 def _counts(size: int, k: int, s: int, p: int, out: int, include: bool) -> np.ndarray:

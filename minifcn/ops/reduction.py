@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minifcn import device
 from minifcn.errors import ShapeError
 from minifcn.tensor import Function, Tensor
 
@@ -76,9 +77,10 @@ class Extremum(Function):
     def forward(self, x: np.ndarray) -> np.ndarray:
         choose = np.argmax if self.largest else np.argmin
         index = np.expand_dims(choose(x, axis=self.dim), self.dim)
-        chosen = np.zeros(x.shape, bool)
-        np.put_along_axis(chosen, index, True, axis=self.dim)
-        self.chosen, self.input_shape = chosen, x.shape
+        along = [1] * x.ndim
+        along[self.dim] = x.shape[self.dim]
+        places = device.array_module(x).arange(x.shape[self.dim]).reshape(along)
+        self.chosen, self.input_shape = places == index, x.shape
         y = np.take_along_axis(x, index, axis=self.dim)
         return y if self.keepdim else np.squeeze(y, self.dim)
 

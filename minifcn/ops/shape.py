@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from minifcn import device
 from minifcn.errors import ShapeError
 from minifcn.kernels.elementwise import cat_channels, take_channels
 from minifcn.ops.layout import channels_first, channels_last
@@ -63,7 +64,11 @@ class Index(Function):
 
 
 class Scatter(Function):
-    """Zeros with the values added at ``index``, repeats included: the adjoint of `Index`."""
+    """Zeros with the values added at ``index``, repeats included: the adjoint of `Index`.
+
+    On a GPU an array of numbers is refused: where it names an element twice, many threads would
+    add to one place, in an order that changes from run to run.
+    """
 
     reads = {}
 
@@ -71,10 +76,15 @@ class Scatter(Function):
         self.index, self.to_shape = index, shape
 
     def forward(self, values: np.ndarray) -> np.ndarray:
-        out = np.zeros(self.to_shape, values.dtype)
+        out = device.array_module(values).zeros(self.to_shape, values.dtype)
         parts = self.index if isinstance(self.index, tuple) else (self.index,)
-        if all(isinstance(part, int | slice | EllipsisType | None) for part in parts):
-            out[self.index] = values  # such an index names no element twice
+        if all(_names_once(part) for part in parts):
+            out[self.index] = values
+        elif device.is_gpu(values):
+            raise NotImplementedError(
+                "the gradient of x[array of numbers] is not offered on a GPU; index with slices or "
+                "a mask, or on the host: x.cpu()[...]"
+            )
         else:
             np.add.at(out, self.index, values)
         return out
@@ -127,11 +137,12 @@ class Pad(Function):
         left, right, top, bottom = self.widths
         *outer, h, w = x.shape
         out_h, out_w = h + top + bottom, w + left + right
+        full = device.array_module(x).full
         if x.ndim == 4:  # channels-last memory
             n, c = outer
-            y = np.full((n, out_h, out_w, c), self.value, x.dtype).transpose(0, 3, 1, 2)
+            y = full((n, out_h, out_w, c), self.value, x.dtype).transpose(0, 3, 1, 2)
         else:
-            y = np.full((*outer, out_h, out_w), self.value, x.dtype)
+            y = full((*outer, out_h, out_w), self.value, x.dtype)
         y[..., max(top, 0) : out_h - max(bottom, 0), max(left, 0) : out_w - max(right, 0)] = x[
             ..., max(-top, 0) : h - max(-bottom, 0), max(-left, 0) : w - max(-right, 0)
         ]
@@ -198,16 +209,30 @@ def unsqueeze(x: Tensor, dim: int) -> Tensor:
 
 
 def index(x: Tensor, where: Any) -> Tensor:
-    """x[where], for everything that NumPy can index with; index Tensors count as arrays."""
+    """x[where], for everything that NumPy can index with; index Tensors count as arrays.
+
+    Index arrays are moved to where x is.
+    """
     parts = where if isinstance(where, tuple) else (where,)
-    # index arrays are copied: the gradient must go where the values came from, even if they change
-    plain = tuple(
-        np.array(part) if isinstance(part, Tensor | np.ndarray | list) else part for part in parts
-    )
+    plain = tuple(_index_part(x, part) for part in parts)
     try:
         return Index(plain if isinstance(where, tuple) else plain[0])(x)
     except IndexError as error:
         raise ShapeError(f"index: {error} (the Tensor has shape {x.shape})") from None
+
+
+def _index_part(x: Tensor, part: Any) -> Any:
+    """An index array is copied: the gradient must go where the values came from, if it changes."""
+    if not isinstance(part, Tensor | np.ndarray | list):
+        return part
+    array = part.data if isinstance(part, Tensor) else np.asarray(part)
+    return device.move(array.copy(), device.name_of(x.data))
+
+
+def _names_once(part: Any) -> bool:
+    """Whether an index names no element twice: all but arrays of numbers."""
+    mask = getattr(part, "dtype", None) == np.dtype(bool)
+    return mask or isinstance(part, int | slice | EllipsisType | None)
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from minifcn.ops.layout import elementwise
 from minifcn.ops.reduction import dims_of
 from minifcn.tensor import Function, Tensor
 
@@ -15,8 +18,7 @@ class Softmax(Function):
         self.dim = dim
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        # softmax does not change when all x shrink alike; so let the largest be 0: no overflow
-        e = np.exp(x - x.max(axis=self.dim, keepdims=True, initial=-np.inf))
+        e = np.exp(_shrunk(x, self.dim))
         e /= e.sum(axis=self.dim, keepdims=True)
         return e
 
@@ -32,13 +34,18 @@ class LogSoftmax(Function):
         self.dim = dim
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        y = x - x.max(axis=self.dim, keepdims=True, initial=-np.inf)
+        y = _shrunk(x, self.dim)
         y -= np.log(np.exp(y).sum(axis=self.dim, keepdims=True))
         return y
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         y = Softmax(self.dim)(self.inputs[0])
         return (grad - y * grad.sum(self.dim, keepdim=True),)
+
+
+def _shrunk(x: Any, dim: int) -> Any:
+    """x less its largest value: softmax does not change when all x shrink alike, nor overflow."""
+    return elementwise(np.subtract, x, x.max(axis=dim, keepdims=True)) if x.size else x.copy()
 
 
 def softmax(x: Tensor, dim: int) -> Tensor:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from minifcn import device
 from minifcn.errors import InputError
+from minifcn.optim.arena import Arena
 from minifcn.tensor import Tensor
 
 
@@ -42,6 +44,7 @@ class Optimizer:
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[int, dict[str, Any]] = {}
         """By position of the parameter over all groups; filled at its first update."""
+        self._arenas: dict[int, Arena] = {}
         seen: set[int] = set()
         settings = {**defaults, "lr_mult": 1.0}
         for index, raw in enumerate(given):
@@ -97,18 +100,38 @@ class Optimizer:
                 p.grad = None
 
     def step(self) -> None:
-        """Move every parameter that wants a gradient and has one; pass over the others."""
+        """Move every parameter that wants a gradient and has one; pass over the others.
+
+        A group's parameters on a GPU move together, see `minifcn.optim.arena`.
+        """
         index = 0
-        for group in self.param_groups:
+        for number, group in enumerate(self.param_groups):
+            moving, states = [], []
             for p in group["params"]:
                 if p.requires_grad and p.grad is not None:
-                    state = self.state.setdefault(index, {})
-                    self.update(p.data, p.grad.data, state, group)
-                    p._version += 1  # graphs that kept the old value must notice
+                    moving.append(p)
+                    states.append(self.state.setdefault(index, {}))
                 index += 1
+            if len(moving) > 1 and Arena.can_hold(moving, states):
+                self._update_together(number, moving, states)
+            else:
+                for p, state in zip(moving, states, strict=True):
+                    self.update(p.data, p.grad.data, state, group)
+            for p in moving:
+                p._version += 1  # graphs that kept the old value must notice
+
+    def _update_together(
+        self, number: int, moving: list[Tensor], states: list[dict[str, Any]]
+    ) -> None:
+        arena = self._arenas.get(number)
+        if arena is None or not arena.holds(moving, states):
+            arena = self._arenas[number] = Arena(moving, states)
+        gradients = [p.grad.data for p in moving if p.grad is not None]
+        self.update(arena.values, arena.joined(gradients), arena.state, self.param_groups[number])
+        arena.handed_out()
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Give everything a resumed run needs as flat arrays, copied.
+        """Give everything a resumed run needs as flat arrays, copied to the host.
 
         Keys: "group.I.SETTING" (0-d, betas (2,)) and "state.J.NAME", J counting the parameters
         over all groups: "step" (0-d int64) or a buffer of the parameter's shape.
@@ -120,6 +143,8 @@ class Optimizer:
                     flat[f"group.{i}.{setting}"] = np.array(value)
         for j, state in self.state.items():
             for key, value in state.items():
+                if device.is_gpu(value):
+                    value = device.move(value, "cpu")
                 flat[f"state.{j}.{key}"] = np.array(value, order="C")
         return flat
 
@@ -173,8 +198,8 @@ class Optimizer:
             if buffer == "step":
                 state.setdefault(j, {})[buffer] = int(value)
             else:
-                kept = np.empty_like(p)  # the parameter's own axis order in memory
-                kept[...] = value
+                kept = np.empty_like(p)  # the parameter's own axis order in memory, and its device
+                kept[...] = device.move(value, device.name_of(p))
                 state.setdefault(j, {})[buffer] = kept
         for key in wanted:
             _, i, setting = key.split(".")

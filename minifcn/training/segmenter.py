@@ -40,7 +40,8 @@ class Segmenter:
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Class probabilities of pictures of one size: uint8 (N, H, W, 3) → float32 (N, K, H, W).
 
-        The model runs in evaluation mode, without a graph, and is left in the mode it was in.
+        The model runs where it lives, in evaluation mode, without a graph, and is left in the mode
+        it was in.
         """
         return averaged(self._of_one_view, images, self.views)
 
@@ -52,7 +53,8 @@ class Segmenter:
         try:
             with no_grad():
                 # A transposed view: (N, C, H, W) over the channels-last memory of the kernels.
-                logits = self.model(Tensor(x.transpose(0, 3, 1, 2)))
+                here = next(self.model.parameters()).device
+                logits = self.model(Tensor(x.transpose(0, 3, 1, 2)).to(here))
                 if logits.shape[2:] != size:
                     logits = F.interpolate(logits, size=size, mode="bilinear")
                 return F.softmax(logits, 1).numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from minifcn.device import DEVICES
 from minifcn.errors import InputError
 from minifcn.training.views import VIEWS
 
@@ -54,7 +55,7 @@ class Settings:
     eval_every: int = 100
     views: str = "one"  # in the final test, see `minifcn.training.views`
     seed: int = 0
-    device: str = "cpu"
+    device: str = "auto"  # cuda where that works, else cpu
 
     def __post_init__(self) -> None:
         """Raises InputError, naming the setting, the value found and the values wanted."""
@@ -92,6 +93,7 @@ class Settings:
         _one_of("normalise", self.normalise, NORMALISATIONS)
         _one_of("class_weights", self.class_weights, CLASS_WEIGHTS)
         _one_of("views", self.views, tuple(VIEWS))
+        _one_of("device", self.device, ("auto", *DEVICES))
 
     def as_dict(self) -> dict[str, Any]:
         """A dict that JSON can hold."""

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from minifcn import device, optim
 from minifcn import functional as F
-from minifcn import optim
-from minifcn.data.loader import Batch, Loader, channel_statistics
+from minifcn.data.feed import Fed, feed
+from minifcn.data.loader import Loader, channel_statistics
 from minifcn.data.sample import VOID, Dataset
 from minifcn.errors import InputError
 from minifcn.metrics import ConfusionMatrix
@@ -59,15 +60,18 @@ class Trainer:
     is scored, saved and used (see `minifcn.training.average`).
 
     Everything that a later step depends on is in `checkpoint()` and comes back by `restore()`,
-    so that a run that was broken off goes on to the same bits as one that was not.
+    so that a run that was broken off goes on to the same bits as one that was not. `device` is
+    where the models live; the first weights, the batches and the draws of dropout are made on the
+    host and moved, so they are the same bits on every device.
     """
 
     def __init__(self, settings: Settings, train: Dataset):
         self.settings = settings
         data = resized(train, settings.resize)
-        self.model = _model(settings, len(train.classes))
+        self.device = device.choose(settings.device)
+        self.model = _model(settings, len(train.classes)).to(self.device)
         # From the same seed, so that the average starts where the model does.
-        average = _model(settings, len(train.classes)).eval()
+        average = _model(settings, len(train.classes)).to(self.device).eval()
         mean, std = _normalisation(settings, data)
         self.segmenter = Segmenter(
             average, train.classes, np.asarray(train.palette), mean, std, settings.resize
@@ -95,19 +99,19 @@ class Trainer:
         Raises NotFiniteError, before the weights are touched, when the loss is not finite.
         """
         self.model.train()
-        batches = self.loader.batches(start=self.step_number)
+        batches = feed(self.loader.batches(start=self.step_number), self.device)
         while self.step_number < self.settings.steps:
             # What overflows ends in a loss that is not finite, which is looked at and explained.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 step = self._step(next(batches))
             yield step
 
-    def _step(self, batch: Batch) -> Step:
+    def _step(self, fed: Fed) -> Step:
         self.optimizer.zero_grad()
-        logits = self.model(Tensor(batch.images))
-        loss = F.cross_entropy(logits, Tensor(batch.labels), weight=self.weight, ignore_index=VOID)
+        logits = self.model(Tensor(fed.images))
+        loss = F.cross_entropy(logits, fed.labels, weight=self.weight, ignore_index=VOID)
         if self.settings.iou_loss:
-            loss = loss + self.settings.iou_loss * soft_iou_loss(logits, batch.labels, VOID)
+            loss = loss + self.settings.iou_loss * soft_iou_loss(logits, fed.labels, VOID)
         value = float(loss.item())
         if not math.isfinite(value):
             raise NotFiniteError(f"the loss became {value}", self.step_number + 1)
@@ -119,7 +123,7 @@ class Trainer:
         follow(self.segmenter.model, self.model, self.settings.average, self.step_number)
 
         now = ConfusionMatrix(len(self.segmenter.classes))
-        now.update(batch.labels, logits.numpy().argmax(axis=1), VOID)
+        now.update(fed.batch.labels, logits.argmax(1).numpy(), VOID)
         self.running = FADE * self.running + now.counts
         # Scores are quotients, which a matrix of fading counts gives as well as one of integers.
         now.counts = self.running  # type: ignore[assignment]
@@ -129,7 +133,7 @@ class Trainer:
             rate,
             now.pixel_accuracy,
             now.mean_iou,
-            len(batch.images),
+            len(fed.batch.images),
         )
 
     def checkpoint(self, more: dict[str, Any]) -> Checkpoint:

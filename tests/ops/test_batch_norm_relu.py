@@ -30,7 +30,7 @@ def drawn(shape, dtype=np.float64, layout="channels-last"):
     return x, mean, var, random(rng, c, dtype=dtype), random(rng, c, dtype=dtype)
 
 
-@pytest.mark.parametrize("device", mf.device.DEVICES)
+@pytest.mark.parametrize("device", mf.device.HOST)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_values(layout, training, device):

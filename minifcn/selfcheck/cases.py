@@ -1,0 +1,140 @@
+"""What is run on the device: every operation that has kernels of its own, on awkward shapes.
+
+Primes, single pixels, strides longer than the kernel, padding wider than the picture, an empty
+batch, channel counts that fill no vector, ties and NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minifcn import functional as F
+from minifcn.tensor import Tensor
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A function of Tensors, and the shapes of those that are drawn for it.
+
+    The gradient is taken of the first ``wanted`` of them. ``prepare`` turns the draws of one
+    argument into what it stands for, such as the classes of a target. ``smooth``: small, without
+    ties or corners nearby, so that its gradient can be checked by differences.
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    shapes: tuple[Shape, ...]
+    wanted: int = 1
+    prepare: Callable[[list[np.ndarray]], list[np.ndarray]] | None = None
+    smooth: bool = False
+
+    def inputs(self, dtype: Any) -> list[Tensor]:
+        """The Tensors, on the host: the same numbers at every call."""
+        generator = np.random.default_rng(7)
+        arrays: list[np.ndarray] = [
+            generator.standard_normal(shape).astype(dtype) for shape in self.shapes
+        ]
+        if self.prepare is not None:
+            arrays = self.prepare(arrays)
+        return [Tensor(array, requires_grad=i < self.wanted) for i, array in enumerate(arrays)]
+
+
+def _classes(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """The last array as class numbers 0 … K − 1, some void; K from the logits."""
+    logits, target = arrays
+    classes = (np.abs(target) * 1000).astype(np.int64) % logits.shape[1]
+    return [logits, np.where(target > 1, 255, classes)]
+
+
+def _with_nan(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    arrays[0].reshape(-1)[::7] = np.nan
+    return arrays
+
+
+def _with_ties(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    return [np.round(arrays[0]), *arrays[1:]]
+
+
+def _conv(name: str, x: Shape, w: Shape, smooth: bool = False, **settings: object) -> Case:
+    def function(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.conv2d(x, weight, bias, **settings)  # type: ignore[arg-type]
+
+    return Case(f"conv2d {name}", function, (x, w, (w[0],)), 3, smooth=smooth)
+
+
+def _transposed(name: str, x: Shape, w: Shape, smooth: bool = False, **settings: object) -> Case:
+    def function(x: Tensor, weight: Tensor) -> Tensor:
+        return F.conv_transpose2d(x, weight, None, **settings)  # type: ignore[arg-type]
+
+    return Case(f"conv_transpose2d {name}", function, (x, w), 2, smooth=smooth)
+
+
+def _pool(name: str, x: Shape, prepare: object = None, **settings: object) -> Case:
+    def function(x: Tensor) -> Tensor:
+        return F.max_pool2d(x, **settings)  # type: ignore[arg-type]
+
+    return Case(f"max_pool2d {name}", function, (x,), prepare=prepare)  # type: ignore[arg-type]
+
+
+def _norm(name: str, x: Shape, smooth: bool = False) -> Case:
+    def function(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.batch_norm(x, None, None, weight, bias, training=True)
+
+    return Case(f"batch_norm {name}", function, (x, (x[1],), (x[1],)), 3, smooth=smooth)
+
+
+def _loss(name: str, x: Shape, smooth: bool = False, reduction: str = "mean") -> Case:
+    def function(x: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(x, target, ignore_index=255, reduction=reduction)
+
+    shapes = (x, (x[0], *x[2:]))
+    return Case(f"cross_entropy {name}", function, shapes, 1, _classes, smooth)
+
+
+CASES = (
+    _conv("3×3", (2, 5, 11, 13), (7, 5, 3, 3), padding=1),
+    _conv("many channels", (1, 67, 9, 8), (65, 67, 3, 3), padding=1),
+    _conv("1×1", (2, 13, 5, 7), (21, 13, 1, 1)),
+    _conv("one pixel", (1, 1, 1, 1), (1, 1, 1, 1), True),
+    _conv("stride beyond the kernel", (1, 3, 11, 17), (4, 3, 2, 2), stride=5),
+    _conv("padding beyond the picture", (1, 3, 2, 3), (4, 3, 3, 3), padding=4),
+    _conv("dilated", (2, 3, 13, 9), (5, 3, 3, 3), padding=2, dilation=2),
+    _conv("7×7, one row", (1, 4, 7, 19), (6, 4, 7, 7)),
+    _conv("in groups", (2, 6, 7, 5), (4, 3, 3, 3), padding=1, groups=2),
+    _conv("depthwise", (2, 5, 7, 9), (5, 1, 3, 3), padding=1, groups=5),
+    _conv("empty batch", (0, 3, 5, 5), (4, 3, 3, 3), padding=1),
+    _conv("small", (1, 2, 4, 5), (3, 2, 3, 2), True, padding=1),
+    Case("conv2d_relu", lambda x, w, b: F.conv2d_relu(x, w, b, padding=1),
+         ((2, 5, 11, 7), (9, 5, 3, 3), (9,)), 3),
+    _transposed("×2", (2, 3, 5, 7), (3, 4, 4, 4), stride=2, padding=1),
+    _transposed("stride beyond the kernel", (1, 3, 4, 5), (3, 2, 2, 2), stride=3),
+    _transposed("depthwise ×8", (1, 3, 4, 3), (3, 1, 16, 16), stride=8, groups=3),
+    _transposed("small", (1, 2, 3, 2), (2, 3, 3, 3), True, stride=2),
+    _pool("2×2", (2, 5, 9, 11), kernel_size=2, ceil_mode=True),
+    _pool("3×3, overlapping", (1, 3, 13, 8), kernel_size=3, stride=2, padding=1),
+    _pool("ties", (2, 3, 8, 8), _with_ties, kernel_size=2),
+    _pool("NaN", (1, 5, 7, 6), _with_nan, kernel_size=3, stride=1, padding=1),
+    Case("avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2, 1), ((2, 3, 7, 5),), smooth=True),
+    _norm("C = 5", (2, 5, 7, 11)),
+    _norm("C = 67", (3, 67, 3, 5)),
+    _norm("small", (2, 2, 2, 3), True),
+    Case("batch_norm_relu", lambda x, w, b: F.batch_norm_relu(x, None, None, w, b, True),
+         ((2, 7, 5, 3), (7,), (7,)), 3),
+    Case("relu", F.relu, ((2, 3, 5, 7),)),
+    Case("relu, NaN", F.relu, ((1, 1, 3, 7),), prepare=_with_nan),
+    Case("add", lambda a, b: a + b, ((2, 3, 5, 7), (2, 3, 5, 7)), 2, smooth=True),
+    _loss("K = 2", (2, 2, 9, 7)),
+    _loss("K = 21", (1, 21, 5, 6), reduction="image"),
+    _loss("K = 67", (1, 67, 3, 2), reduction="none"),
+    _loss("small", (2, 3, 2, 2), True),
+    Case("interpolate", lambda x: F.interpolate(x, size=(13, 5)), ((2, 3, 5, 7),), smooth=True),
+    Case("crop", lambda x: F.crop(x, 1, 2, 3, 4), ((2, 3, 5, 7),), smooth=True),
+    Case("softmax", lambda x: F.softmax(x, 1), ((2, 5, 3, 4),), smooth=True),
+    Case("linear", F.linear, ((5, 7), (3, 7), (3,)), 3, smooth=True),
+)  # fmt: skip
