@@ -160,6 +160,10 @@ extern "C" __global__ void depthwise_staged(const real* __restrict__ x,
 // through shared memory, and adds what it has to add to the tile's sums. Rows a of one
 // *phase*, a + padding = f + u·stride, meet the same taps r = f + m·stride (for result row u − m), so
 // these are all that is kept beside it. dilation = 1.
+//
+// Both neighbours of a tile's edge read what they share, and each reads the taps: with 21 channels ×2
+// and ×8 move less than 1.1 times the least, ×16 1.12 times where pictures have many tiles, for in 48
+// KiB a tile is no larger than 12 × 16.
 extern "C" __global__ void depthwise_strided(const real* __restrict__ x,
                                              const real* __restrict__ weight,
                                              const real* __restrict__ bias, real* __restrict__ y,

@@ -139,8 +139,8 @@ def _phases(
         shared = (phases * slots * s + slopes + phases * wide) * deep * element
         if shared <= SHARED and dilation == (1, 1):
             strips = n * -(-(rows + slots - 1) // tall) * -(-w // wide)
-            # a part's sums are written and read once: a 25th of the bytes of x at most
-            parts = max(1, min(strips, n * shape[1] * w // (50 * r * s)))
+            # a part's sums are written and read once: a 32nd of the bytes of x at most
+            parts = max(1, min(strips, n * shape[1] * w // (64 * r * s)))
             grid = -(-min(step, r) // phases), parts, -(-c // deep)
             return grid, phases, tall, wide, deep, shared
     return None

@@ -152,7 +152,7 @@ def _cat_cuda(parts: Sequence[np.ndarray]) -> np.ndarray:
         grid, how = (min(-(-rows // tile), MOST),), {"real": a.dtype, "shared": tile * row}
         launch("elementwise.cu", "join_columns", grid, (THREADS,), arguments, **how)
         return joined
-    for part in parts:
+    for part in parts:  # three and more go one by one
         _copy_columns_cuda(part, 0, joined, first, part.shape[3])
         first += part.shape[3]
     return joined

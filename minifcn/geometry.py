@@ -24,6 +24,7 @@ __all__ = [
     "IDENTITY",
     "CoordinateMap",
     "Window",
+    "cells",
     "conv_output_size",
     "conv_transpose_output_size",
     "coordinate_map",
@@ -206,6 +207,18 @@ def coordinate_map(windows: Iterable[Window], start: CoordinateMap = IDENTITY) -
     for window in windows:
         start = start.then(window)
     return start
+
+
+def cells(stride: int) -> CoordinateMap:
+    """The map of units that share the input out among them, ``stride`` pixels each.
+
+    Unit i stands for the pixels stride·i to stride·i + stride - 1, whose middle is the coordinate
+    stride·i + (stride - 1)/2. This is where the units of 2×2 pools lie of themselves. A window of
+    odd size, stride s and padding (k-1)/2 leaves unit i over pixel s·i, the first of its cell.
+    """
+    if stride < 1:
+        raise ShapeError(f"the stride of the cells is {stride}; it must be 1 or more")
+    return CoordinateMap(Fraction(stride), Fraction(stride - 1, 2), Fraction(stride - 1))
 
 
 def crop_offset(larger: CoordinateMap, smaller: CoordinateMap) -> int:

@@ -13,6 +13,7 @@ from minifcn.geometry import (
     IDENTITY,
     CoordinateMap,
     Window,
+    cells,
     conv_output_size,
     conv_transpose_output_size,
     coordinate_map,
@@ -220,6 +221,15 @@ def test_crop_offsets_of_the_published_nets() -> None:
     assert paper_offsets([16, 8]) == [5, 9, 31]
     alexnet = coordinate_map(upto(ALEXNET, "score_fr")).then(deconv(63, 32))
     assert crop_offset(alexnet, IDENTITY) == 18
+
+
+def test_cells_are_where_two_by_two_pools_lie() -> None:
+    pool = Window(2, 2, pooling=True)
+    for i in range(6):
+        there, here = coordinate_map([pool] * i), cells(2**i)
+        assert (there.scale, there.shift) == (here.scale, here.shift)
+    with pytest.raises(ShapeError, match="stride of the cells is 0"):
+        cells(0)
 
 
 def test_the_published_crops_leave_room_for_every_picture() -> None:

@@ -97,3 +97,25 @@ def test_median_frequency_weights_by_hand():
     np.testing.assert_allclose(weights, [0.5625 / 0.875, 0.5625 / 0.25, 1.0], rtol=1e-6)
     assert weights.dtype == np.float32
     np.testing.assert_array_equal(median_frequency_weights([], 2), [1, 1])
+
+
+@pytest.mark.parametrize("trunk", ["vgg", "resnet18"])
+def test_one_cell_in_a_batch_has_no_variance(trunk):
+    widths = (4,) * (4 if trunk == "resnet18" else 5)
+    with pytest.raises(InputError, match="give a larger crop or batch"):
+        Settings(trunk=trunk, widths=widths, crop=(32, 20), batch_size=1)
+    Settings(trunk=trunk, widths=widths, crop=(33, 20), batch_size=1)
+    Settings(trunk="vgg16", crop=(32, 20), batch_size=1)
+
+
+def test_a_trunk_brings_its_widths_and_weights_their_normalisation():
+    settings = settings_for("voc", {"trunk": "resnet18"})
+    assert (settings.widths, settings.normalise) == ((64, 128, 256, 512), "dataset")
+    assert settings.net == "resnet18-fcn8s" and NUCLEI.net == "fcn2s"
+    settings = settings_for("nuclei", {"trunk": "vgg16", "weights": "w.safetensors"})
+    assert settings.widths == (64, 128, 256, 512, 512) and settings.normalise == "imagenet"
+    given = {"weights": "w", "normalise": "caffe", "widths": (2, 2, 2, 2), "trunk": "resnet34"}
+    settings = settings_for("voc", given)
+    assert (settings.widths, settings.normalise) == ((2, 2, 2, 2), "caffe")
+    with pytest.raises(InputError, match="resnet18 has no fc6 and fc7"):
+        settings_for("voc", {"trunk": "resnet18", "dropout": 0.5})

@@ -33,17 +33,15 @@ def finish(run: Run, splits: Splits, console: Console) -> None:
     segmenter = Segmenter.load(run.best_path)
     segmenter.model.to(run.trainer.device)
     segmenter.views = views = run.trainer.settings.views
-    layout, head = run.trainer.settings.layout, run.trainer.settings.head
+    layout, net = run.trainer.settings.layout, run.trainer.settings.net
     result = evaluate(segmenter, splits.test, run.trainer.settings.batch_size)
     rows = to_beat(splits, layout)
-    rows[f"{head} (step {run.best['step']}{described(views)})" if run.best else head] = (
-        result.matrix
-    )
+    rows[f"{net} (step {run.best['step']}{described(views)})" if run.best else net] = result.matrix
     which = "validation" if splits.test_is_val else "test"
     title = f"{len(splits.test)} {which} pictures"
     console.print(tables.compared(rows, segmenter.classes, title))
     if len(segmenter.classes) > 3:
-        console.print(tables.per_class(result.matrix, segmenter.classes, f"{head}, {title}"))
+        console.print(tables.per_class(result.matrix, segmenter.classes, f"{net}, {title}"))
     if splits.test_is_val:
         console.print("There is no test split: these pictures also chose the model, so they "
                       "flatter it.", soft_wrap=True)  # fmt: skip

@@ -71,6 +71,10 @@ def _run(argv: Sequence[str] | None) -> int:
         from minifcn.cli.summary import summary
 
         return summary(arguments)
+    if arguments.command == "convert":
+        from minifcn.cli.convert import convert
+
+        return convert(arguments)
     if arguments.command == "doctor":
         from minifcn.cli.doctor import doctor
 
@@ -104,6 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_evaluate(commands)
     _add_summary(commands)
+    _add_convert(commands)
     _add_bench(commands)
     commands.add_parser(
         "doctor",
@@ -131,9 +136,14 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
         "order of the names is for test, and every Nth between for validation")  # fmt: skip
     add("--resize", type=_size, metavar="WxH", help="bring every picture to this size first")
     add = command.add_argument_group("model").add_argument
-    add("--head", metavar="NAME", help="fcn32s, fcn16s, fcn8s, fcn4s or fcn2s; by default the "
-        "coarsest that the labels allow")  # fmt: skip
-    add("--widths", type=_widths, metavar="A,B,C,D,E", help="channels of the five stages")
+    add("--head", metavar="NAME", help="fcn32s, fcn16s, fcn8s, fcn4s or fcn2s (not on a "
+        "ResNet); by default the coarsest that the labels allow")  # fmt: skip
+    add("--trunk", metavar="NAME", help="vgg, of the --widths given (default); vgg16, vgg16_bn, "
+        "resnet18 or resnet34 as published")  # fmt: skip
+    add("--widths", type=_widths, metavar="A,B,C,D,E", help="channels of the five stages (of a "
+        "ResNet: four)")  # fmt: skip
+    add("--weights", metavar="FILE", help="start the trunk from these, under torchvision's names: "
+        ".safetensors, or .pth where PyTorch is installed")  # fmt: skip
     add = command.add_argument_group("training").add_argument
     add("--steps", type=int, metavar="N", help="batches to train on")
     add("--batch-size", type=int, metavar="N", help="pictures in a batch")
@@ -144,8 +154,9 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
         "often: from 0, as they come, to 1, each kind alike")  # fmt: skip
     add("--scale", type=float, metavar="X", help="enlarge or shrink by up to this factor")
     add("--dropout", type=float, metavar="X", help="share of fc6's and fc7's results left out")
-    add("--normalise", choices=("dataset", "picture"),
-        help="by the mean and deviation of the training set, or of each picture")  # fmt: skip
+    add("--normalise", choices=("dataset", "picture", "imagenet", "caffe"),
+        help="by the mean and deviation of the training set or of each picture; or as the "
+        "--weights were trained: torchvision's way (default with them), or Caffe's")  # fmt: skip
     add("--optimizer", choices=("adam", "sgd"), help="AdamW, or SGD with momentum 0.9")
     add("--lr", type=float, metavar="X", help="learning rate after the warm-up")
     add("--weight-decay", type=float, metavar="X", help="pull of the weights towards zero")
@@ -207,14 +218,26 @@ def _add_summary(commands: argparse._SubParsersAction[_Parser]) -> None:
         "parameters, multiply-adds, memory of the output and the algorithm of the convolution.",
     )
     command.add_argument("model", metavar="MODEL", help="a run's folder or a .safetensors file in "
-                         "it; or fcn32s, fcn16s, fcn8s, fcn4s, fcn2s, vgg16-fcn32s, vgg16-fcn16s, "
-                         "vgg16-fcn8s")  # fmt: skip
+                         "it; or a head, such as fcn8s, or TRUNK-HEAD, such as vgg16-fcn8s or "
+                         "resnet18-fcn32s")  # fmt: skip
     command.add_argument("--input", type=_channels_and_size, default=(3, 256, 256),
                          metavar="CxHxW", help="of one picture (default: 3x256x256)")  # fmt: skip
     command.add_argument("--widths", type=_widths, metavar="A,B,C,D,E",
-                         help="channels of the five stages, for a model by name")  # fmt: skip
+                         help="channels of the stages, for a model by name")  # fmt: skip
     command.add_argument("--classes", type=int, metavar="N",
                          help="number of classes, for a model by name (default: 21)")  # fmt: skip
+
+
+def _add_convert(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "convert",
+        help="write a model's weights under torchvision's names",
+        description="Write weights as safetensors under torchvision's names: those of a trained "
+        "model's trunk, fc6 and fc7, or those of a PyTorch file.",
+    )
+    command.add_argument("source", metavar="SOURCE", help="a run's folder, a .safetensors file in "
+                         "it, or a .pth file (with PyTorch installed)")  # fmt: skip
+    command.add_argument("out", metavar="FILE.safetensors", help="where to write")
 
 
 def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> None:

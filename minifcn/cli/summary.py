@@ -18,7 +18,7 @@ from minifcn.study import Layer, Summary
 from minifcn.training import Segmenter
 
 HEADS = ("fcn32s", "fcn16s", "fcn8s", "fcn4s", "fcn2s")
-VGG16 = tuple(f"vgg16-{head}" for head in HEADS[:3])
+ON_TRUNKS = tuple(f"{trunk}-{head}" for trunk in models.TRUNKS for head in HEADS)
 VOC_CLASSES = 21
 
 
@@ -68,11 +68,12 @@ def _cells(layer: Layer) -> list[Text]:
 def _model(arguments: argparse.Namespace) -> models.FCN:
     """The model of that name with random weights, or the one in a checkpoint."""
     name = arguments.model
-    if name not in HEADS + VGG16:
+    if name not in HEADS + ON_TRUNKS:
         path = Path(name)
         if not path.exists():
             raise InputError(
-                f"{name} is neither a model ({', '.join(HEADS + VGG16)}) nor a run's folder or "
+                f"{name} is neither a model ({', '.join(HEADS)}, or one of them on a trunk, "
+                f"{', '.join(models.TRUNKS)}, such as vgg16-fcn8s) nor a run's folder or "
                 "checkpoint; give one of them"
             )
         if arguments.widths is not None or arguments.classes is not None:
@@ -81,14 +82,14 @@ def _model(arguments: argparse.Namespace) -> models.FCN:
                 "leave --widths and --classes out"
             )
         return Segmenter.load(path).model
-    settings: dict[str, Any] = {"head": name.removeprefix("vgg16-")}
-    if name in VGG16:  # the paper's
-        settings |= {"widths": models.VGG16_WIDTHS, "convs": models.VGG16_CONVS}
-        settings |= {"fc_channels": 4096, "fc_kernel": 7, "batch_norm": False}
+    trunk, _, head = name.rpartition("-")
+    settings: dict[str, Any] = {"head": head, "generator": np.random.default_rng(0)}
     if arguments.widths is not None:
         settings["widths"] = arguments.widths
     classes = VOC_CLASSES if arguments.classes is None else arguments.classes
-    return models.FCN(classes, **settings, generator=np.random.default_rng(0))
+    if trunk:
+        return models.fcn_on(trunk, classes, **settings)
+    return models.FCN(classes, **settings)
 
 
 def _times(lengths: tuple[int, ...]) -> str:

@@ -21,11 +21,13 @@ from minifcn.data import oracle
 from minifcn.data.folder import PairedFiles
 from minifcn.data.pictures import read_names
 from minifcn.errors import InputError
+from minifcn.models import RESNET_BLOCKS
 from minifcn.study.pictures import has_background
 from minifcn.training import Checkpoint, Run, Settings, Trainer
 from minifcn.training.recipes import CEILING_SHARE, coarsest_sufficient, evenly, settings_for
 from minifcn.training.run import load_settings
 from minifcn.training.splits import Splits, open_splits, resized
+from minifcn.training.weight_files import read_weights
 
 INTERRUPTED = 130
 ORACLE_PICTURES = 60
@@ -70,25 +72,39 @@ def _new(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
     place(settings.device, console)
     splits = open_splits(settings)
     _say_data(console, splits, settings)
+    weights = None if settings.weights is None else read_weights(Path(settings.weights))
     ceilings = _ceilings(splits.train, settings)
+    if settings.trunk in RESNET_BLOCKS:  # whose stem has no output at stride 2
+        del ceilings[2]
     sufficient = coarsest_sufficient(ceilings)
     if "head" not in given:
         settings = replace(settings, head=f"fcn{sufficient}s")
     trainer = Trainer(settings, splits.train)
+    if weights is not None:
+        _start_from(trainer, weights, console)
     stride = int(settings.head.removeprefix("fcn").removesuffix("s"))
     console.print(tables.ceilings(ceilings, stride))
     if "head" in given:
-        _say(console, f"{settings.head}, as asked for")
+        _say(console, f"{settings.net}, as asked for")
     else:
         _say(
             console,
-            f"{settings.head}: the coarsest head whose ceiling is at least "
+            f"{settings.net}: the coarsest head whose ceiling is at least "
             f"{100 * CEILING_SHARE:.0f} % of the best",
         )
     folder = _folder(given, settings)
     run = Run(folder, trainer, splits.val, splits.describe())
     _say_run(console, run)
     return run, splits
+
+
+def _start_from(trainer: Trainer, weights: dict[str, np.ndarray], console: Console) -> None:
+    settings = trainer.settings
+    try:
+        trainer.start_from(weights)
+    except InputError as error:
+        raise InputError(f"{settings.weights}: {error}; --trunk is {settings.trunk} now") from error
+    _say(console, f"starts from {settings.weights}; pictures normalised by: {settings.normalise}")
 
 
 def _resumed(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
@@ -128,6 +144,8 @@ def _settings(given: dict[str, Any]) -> Settings:
     layout = changes.pop("layout", "voc" if "data" in given else "nuclei")
     if "data" in given:
         changes["folder"] = _absolute(given["data"])
+    if "weights" in given:
+        changes["weights"] = _absolute(given["weights"])
     if "classes" in given:
         changes["classes"] = read_names(given["classes"])
     return settings_for(layout, changes)
@@ -150,10 +168,10 @@ def _folder(given: dict[str, Any], settings: Settings) -> Path:
             )
         return folder
     data = "nuclei" if settings.folder is None else Path(settings.folder).name
-    folder = out / f"{data}-{settings.head}"
+    folder = out / f"{data}-{settings.net}"
     number = 2
     while folder.exists():
-        folder = out / f"{data}-{settings.head}-{number}"
+        folder = out / f"{data}-{settings.net}-{number}"
         number += 1
     return folder
 
@@ -199,7 +217,7 @@ def _say_run(console: Console, run: Run) -> None:
     crop = "whole pictures" if settings.crop is None else f"{settings.crop[1]}×{settings.crop[0]}"
     _say(
         console,
-        f"{settings.head} with {weights:,} weights; {settings.steps} steps of "
+        f"{settings.net} with {weights:,} weights; {settings.steps} steps of "
         f"{settings.batch_size} × {crop}; {settings.optimizer}, learning rate {settings.lr:g}; "
         f"on {run.trainer.device}; into {run.folder}",
     )

@@ -52,7 +52,9 @@ class FCN(nn.Module):
         convs: convolutions in each trunk stage.
         fc_channels: channels of fc6 and fc7.
         fc_kernel: kernel size of fc6, odd.
-        batch_norm: whether convolutions in trunk, fc6 and fc7 are followed by batch normalisation.
+        batch_norm: whether the trunk's convolutions are followed by batch normalisation.
+        fc_batch_norm: the same of fc6 and fc7; None: as in the trunk. (VGG16 with normalisation
+            as published has none there.)
         dropout: chance of dropping an element after fc6 and after fc7.
         upsample: "learned", or "frozen" to keep the interpolation bilinear.
         generator: where the weights are drawn from; dropout gets a child of its own.
@@ -70,6 +72,7 @@ class FCN(nn.Module):
         fc_channels: int = 512,
         fc_kernel: int = 3,
         batch_norm: bool = True,
+        fc_batch_norm: bool | None = None,
         dropout: float = 0.5,
         upsample: str = "learned",
         generator: np.random.Generator,
@@ -92,6 +95,7 @@ class FCN(nn.Module):
             "fc_channels": fc_channels,
             "fc_kernel": fc_kernel,
             "batch_norm": batch_norm,
+            "fc_batch_norm": fc_batch_norm,
             "dropout": dropout,
             "upsample": upsample,
         }
@@ -99,22 +103,25 @@ class FCN(nn.Module):
         masks = generator.spawn(1)[0]
 
         self.trunk = VGG(in_channels, widths=widths, convs=convs, batch_norm=batch_norm, **made)
-        fc6 = conv_block("", widths[-1], fc_channels, fc_kernel, batch_norm, **made)
+        fc_norm = batch_norm if fc_batch_norm is None else fc_batch_norm
+        fc6 = conv_block("", widths[-1], fc_channels, fc_kernel, fc_norm, **made)
         self.fc6 = nn.Sequential(fc6 | {"drop": nn.Dropout(dropout, generator=masks)})
-        fc7 = conv_block("", fc_channels, fc_channels, 1, batch_norm, **made)
+        fc7 = conv_block("", fc_channels, fc_channels, 1, fc_norm, **made)
         self.fc7 = nn.Sequential(fc7 | {"drop": nn.Dropout(dropout, generator=masks)})
 
-        self.score = nn.ModuleDict({"fc7": _score(fc_channels, num_classes, **made)})
+        self.score = nn.ModuleDict({"fc7": score_layer(fc_channels, num_classes, **made)})
         self.upscore = nn.ModuleDict()
         maps = self.trunk.coordinate_maps()
         here = coordinate_map(nn.windows(nn.Sequential(self.fc6, self.fc7)), maps[-1])
         for i in range(len(widths) - 1, 0, -1):  # stage i has stride 2^i
             if 2**i < stride:
                 break
-            self.score[f"pool{i}"] = _score(widths[i - 1], num_classes, **made)
-            self.upscore[f"pool{i}"] = _upscore(num_classes, 2, here, maps[i - 1], upsample, **made)
+            self.score[f"pool{i}"] = score_layer(widths[i - 1], num_classes, **made)
+            self.upscore[f"pool{i}"] = upscore_layer(
+                num_classes, 2, here, maps[i - 1], upsample, **made
+            )
             here = maps[i - 1]
-        last = _upscore(num_classes, stride, here, IDENTITY, upsample, **made)
+        last = upscore_layer(num_classes, stride, here, IDENTITY, upsample, **made)
         self.upscore[f"input_x{stride}"] = last
 
     @classmethod
@@ -151,7 +158,8 @@ class FCN(nn.Module):
 
     def decode(self, features: Mapping[str, Tensor], height: int, width: int) -> Tensor:
         """Scores (N, K, height, width) from the features of a picture of that size."""
-        x = self.score["fc7"](features["fc7"])
+        deepest = next(iter(self.score))
+        x = self.score[deepest](features[deepest])
         for name, upscore in self.upscore.items():
             if name in self.score:
                 skip = self.score[name](features[name])
@@ -165,8 +173,9 @@ class FCN(nn.Module):
         channels = self.config["in_channels"]
         if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape[2:]:
             raise ShapeError(
-                f"FCN: the input has the shape {x.shape}, wanted (N, {channels}, H, W) with H and "
-                "W of 1 or more; check the order of the dimensions"
+                f"{type(self).__name__}: the input has the shape {x.shape}, wanted "
+                f"(N, {channels}, H, W) with H and W of 1 or more; check the order of the "
+                "dimensions"
             )
         return self.decode(self.features(x), *x.shape[2:])
 
@@ -205,14 +214,14 @@ def _stride(head: str, stages: int) -> int:
     return heads[head]
 
 
-def _score(channels: int, num_classes: int, **made: Any) -> nn.Conv2d:
+def score_layer(channels: int, num_classes: int, **made: Any) -> nn.Conv2d:
     """A 1×1 convolution that starts at zero."""
     layer = nn.Conv2d(channels, num_classes, 1, **made)
     nn.init.zeros_(layer.weight)
     return layer
 
 
-def _upscore(
+def upscore_layer(
     num_classes: int,
     factor: int,
     here: CoordinateMap,

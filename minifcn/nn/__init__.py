@@ -1,7 +1,7 @@
 """Modules: layers with parameters, under PyTorch's names, and what holds them together."""
 
 from minifcn.nn import init
-from minifcn.nn.containers import ModuleDict, ModuleList, Sequential
+from minifcn.nn.containers import ModuleDict, ModuleList, Sequential, through
 from minifcn.nn.convolution import Conv2d, ConvTranspose2d, Linear
 from minifcn.nn.loss import CrossEntropyLoss
 from minifcn.nn.module import LoadResult, Module, RemovableHandle, parameter_count
@@ -36,5 +36,6 @@ __all__ = [
     "init",
     "parameter_count",
     "reseed_dropout",
+    "through",
     "windows",
 ]

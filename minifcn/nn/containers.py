@@ -10,16 +10,30 @@ from minifcn.nn.module import Module
 from minifcn.nn.pointwise import ReLU
 
 
-class Sequential(Module):
-    """A chain: each module's output is the next one's input.
+def through(x: Any, *modules: Module) -> Any:
+    """Pass ``x`` through the modules: each one's output is the next one's input.
 
-    ``Sequential(a, b)`` names its modules "0", "1"; ``Sequential({"conv": a, "relu": b})`` names
-    them as the dictionary does.
-
-    A layer with a ReLU behind it may offer both in one operation, as ``forward_relu(x)``; the chain
+    A layer with a ReLU behind it may offer both in one operation, as ``forward_relu(x)``; this
     then calls that instead of the two, and the picture between them is never written. Where
     somebody looks at that picture (a forward hook) or changes what a layer does (a subclass with a
     ``forward`` of its own), the two are called one by one.
+    """
+    i = 0
+    while i < len(modules):
+        if i + 1 < len(modules) and _joins(modules[i], modules[i + 1]):
+            x = modules[i].forward_relu(x)  # type: ignore[attr-defined]
+            i += 2
+        else:
+            x = modules[i](x)
+            i += 1
+    return x
+
+
+class Sequential(Module):
+    """A chain: each module's output is the next one's input, see `through`.
+
+    ``Sequential(a, b)`` names its modules "0", "1"; ``Sequential({"conv": a, "relu": b})`` names
+    them as the dictionary does.
     """
 
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
@@ -32,16 +46,7 @@ class Sequential(Module):
 
     def forward(self, x: Any) -> Any:
         """Pass ``x`` through the chain."""
-        chain = list(self.children())
-        i = 0
-        while i < len(chain):
-            if i + 1 < len(chain) and _joins(chain[i], chain[i + 1]):
-                x = chain[i].forward_relu(x)  # type: ignore[attr-defined]
-                i += 2
-            else:
-                x = chain[i](x)
-                i += 1
-        return x
+        return through(x, *self.children())
 
     def __len__(self) -> int:
         return sum(1 for _ in self.children())

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from minifcn.errors import InputError
+from minifcn.models import RESNET_BLOCKS, TRUNKS
 from minifcn.training.settings import Settings
 
 NUCLEI = Settings(
@@ -46,10 +48,23 @@ CEILING_SHARE = 0.97
 def settings_for(layout: str, given: Mapping[str, Any]) -> Settings:
     """The layout's recipe with the given settings in place of its own.
 
-    A warm-up that was not asked for takes at most a tenth of the steps.
+    A warm-up that was not asked for takes at most a tenth of the steps. A trunk by name brings its
+    own widths; weights from a file bring the normalisation that torchvision trained them with.
+    Raises InputError for a setting that the trunk has no use for.
     """
     recipe = NUCLEI if layout == "nuclei" else VOC
-    settings = replace(recipe, **{**given, "layout": layout})
+    trunk = given.get("trunk", recipe.trunk)
+    if trunk in RESNET_BLOCKS and "dropout" in given:
+        raise InputError(
+            f"dropout is {given['dropout']}, and {trunk} has no fc6 and fc7 to drop from; "
+            "leave --dropout out"
+        )
+    own: dict[str, Any] = {}
+    if trunk in TRUNKS:
+        own["widths"] = TRUNKS[trunk]["widths"]
+    if given.get("weights") is not None:
+        own["normalise"] = "imagenet"
+    settings = replace(recipe, **{**own, **given, "layout": layout})
     if "warmup" not in given:
         settings = replace(settings, warmup=min(settings.warmup, settings.steps // 10))
     return settings

@@ -13,7 +13,7 @@ from minifcn.data.loader import normalise
 from minifcn.data.sample import Sample
 from minifcn.data.transforms import Resize
 from minifcn.errors import InputError, ShapeError
-from minifcn.models import FCN
+from minifcn.models import FCN, from_config
 from minifcn.tensor import Tensor, no_grad
 from minifcn.training.checkpoint import Checkpoint
 from minifcn.training.views import averaged
@@ -102,7 +102,7 @@ class Segmenter:
         about = checkpoint.about
         try:
             # The generator fills weights that are overwritten at once.
-            model = FCN.from_config(about["model"], generator=np.random.default_rng(0))
+            model = from_config(about["model"], generator=np.random.default_rng(0))
             segmenter = cls(
                 model,
                 tuple(str(name) for name in about["classes"]),

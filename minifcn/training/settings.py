@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from minifcn.data.normalisation import KNOWN
 from minifcn.device import DEVICES
 from minifcn.errors import InputError
+from minifcn.models import RESNET_BLOCKS, TRUNKS
 from minifcn.training.views import VIEWS
 
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("poly", "cosine", "constant")
-NORMALISATIONS = ("dataset", "picture")
+NORMALISATIONS = ("dataset", "picture", *KNOWN)
 CLASS_WEIGHTS = ("none", "balanced")
 
 
@@ -28,11 +30,13 @@ class Settings:
     classes: tuple[str, ...] | None = None  # None: the layout's own names
     test_every: int | None = None  # layout nuclei: see `minifcn.data.nuclei.load`
 
+    trunk: str = "vgg"  # of these widths, or one of `minifcn.models.TRUNKS`
     head: str = "fcn8s"
-    widths: tuple[int, ...] = (16, 32, 64, 128, 128)
+    widths: tuple[int, ...] = (16, 32, 64, 128, 128)  # ResNets have four
     convs: tuple[int, ...] = (2, 2, 2, 2, 2)
     fc_channels: int = 256
     dropout: float = 0.5
+    weights: str | None = None  # file that the trunk starts from
 
     steps: int = 400
     batch_size: int = 8
@@ -41,7 +45,8 @@ class Settings:
     augment: bool = True
     scale: float = 1.25  # augmentation enlarges or shrinks a picture by up to this factor
     even_kinds: float = 0.0  # layout nuclei: see `minifcn.training.even_kinds`
-    normalise: str = "dataset"  # by the training set's mean and deviation, or each picture's own
+    normalise: str = "dataset"  # by the training set's mean and deviation, each picture's own, or
+    # those that weights were trained with, see `minifcn.data.normalisation`
 
     optimizer: str = "adam"
     lr: float = 2e-3
@@ -66,9 +71,20 @@ class Settings:
             size = getattr(self, name)
             if size is not None and (len(size) != 2 or min(size) < 1):
                 raise InputError(f"{name} is {size}; give a height and a width of 1 or more")
-        if len(self.widths) != 5 or min(self.widths) < 1:
-            raise InputError(f"widths is {self.widths}; give five channel counts of 1 or more")
+        _one_of("trunk", self.trunk, ("vgg", *TRUNKS))
+        stages = 4 if self.trunk in RESNET_BLOCKS else 5
+        if len(self.widths) != stages or min(self.widths) < 1:
+            raise InputError(
+                f"widths is {self.widths}; give {'four' if stages == 4 else 'five'} channel counts "
+                "of 1 or more"
+            )
         _at_least("fc_channels", self.fc_channels, 1)
+        one_cell = self.crop is not None and max(self.crop) <= 32 and self.batch_size == 1
+        if one_cell and self.trunk not in ("vgg16", "vgg16_bn"):  # they normalise no such layer
+            raise InputError(
+                f"crop is {self.crop} and batch_size 1, so that the deepest layers have one value "
+                "a channel, and no variance to normalise by; give a larger crop or batch"
+            )
         if not 0.0 < self.lr < float("inf"):
             raise InputError(f"lr is {self.lr}; give a learning rate above 0, such as 0.001")
         if not 0.0 <= self.weight_decay < float("inf"):
@@ -94,6 +110,11 @@ class Settings:
         _one_of("class_weights", self.class_weights, CLASS_WEIGHTS)
         _one_of("views", self.views, tuple(VIEWS))
         _one_of("device", self.device, ("auto", *DEVICES))
+
+    @property
+    def net(self) -> str:
+        """The network's name: the head's, after that of the trunk if it has one."""
+        return self.head if self.trunk == "vgg" else f"{self.trunk}-{self.head}"
 
     def as_dict(self) -> dict[str, Any]:
         """A dict that JSON can hold."""

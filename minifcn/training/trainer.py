@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,11 @@ from minifcn import device, optim
 from minifcn import functional as F
 from minifcn.data.feed import Fed, feed
 from minifcn.data.loader import Loader, channel_statistics
+from minifcn.data.normalisation import KNOWN
 from minifcn.data.sample import VOID, Dataset
 from minifcn.errors import InputError
 from minifcn.metrics import ConfusionMatrix
-from minifcn.models import FCN
+from minifcn.models import FCN, RESNET_BLOCKS, TRUNKS, fcn_on, weights
 from minifcn.nn import Dropout
 from minifcn.tensor import Tensor
 from minifcn.training.augment import augmentation
@@ -92,6 +93,16 @@ class Trainer:
             self.weight = Tensor(median_frequency_weights(labels, len(train.classes)))
         self.running = np.zeros((len(train.classes),) * 2)
         self.step_number = 0
+
+    def start_from(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Load weights by torchvision's names into the model and its average.
+
+        Raises InputError, with the names and shapes that differ, if they are another network's.
+        """
+        if self.settings.normalise == "caffe":
+            arrays = weights.red_first(arrays)
+        for model in (self.model, self.segmenter.model):
+            weights.load(model, arrays)
 
     def steps(self) -> Iterator[Step]:
         """Train step after step, from wherever the trainer stands to the last.
@@ -183,15 +194,17 @@ class Trainer:
 
 
 def _model(settings: Settings, num_classes: int) -> FCN:
-    return FCN(
-        num_classes,
-        head=settings.head,
-        widths=settings.widths,
-        convs=settings.convs,
-        fc_channels=settings.fc_channels,
-        dropout=settings.dropout,
-        generator=np.random.default_rng(settings.seed),
-    )
+    given: dict[str, Any] = {
+        "head": settings.head,
+        "widths": settings.widths,
+        "generator": np.random.default_rng(settings.seed),
+    }
+    if settings.trunk in RESNET_BLOCKS:
+        return fcn_on(settings.trunk, num_classes, **given)
+    given["dropout"] = settings.dropout
+    if settings.trunk in TRUNKS:
+        return fcn_on(settings.trunk, num_classes, **given)
+    return FCN(num_classes, convs=settings.convs, fc_channels=settings.fc_channels, **given)
 
 
 def _normalisation(
@@ -200,6 +213,8 @@ def _normalisation(
     """Mean and deviation of each channel over the training pictures; None for each its own."""
     if settings.normalise == "picture":
         return None, None
+    if settings.normalise in KNOWN:
+        return KNOWN[settings.normalise]
     mean, std = channel_statistics(data)
     # A channel without variation says nothing, and must not be divided by zero.
     return tuple(mean.tolist()), tuple(float(v) if v > 0 else 1.0 for v in std)
