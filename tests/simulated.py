@@ -7,12 +7,21 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from minifcn import device, launch, simulator
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="the simulated GPU needs the compiler g++"
 )
+
+
+def at_most(count):
+    """Fewer examples than other tests take, but all that the thorough profile asks for."""
+    wanted = settings().max_examples
+    return settings(max_examples=wanted if wanted > 100 else min(count, wanted))
+
+
 ORDERS = (0, 1, 7)  # threads in rising order, in falling order, shuffled by this seed
 SECTOR = 32
 

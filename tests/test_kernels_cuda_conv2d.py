@@ -4,13 +4,13 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from minifcn import conv_algorithm, device, kernels, launch, simulator
 from minifcn.kernels import conv2d_cuda
 from tests.convolutions import like_a_layers, random
-from tests.simulated import ORDERS, agree, needs_compiler, on_gpu, planted, running
+from tests.simulated import ORDERS, agree, at_most, needs_compiler, on_gpu, planted, running
 
 pytestmark = needs_compiler
 DTYPES = st.sampled_from([np.float32, np.float64])
@@ -74,7 +74,7 @@ def parts(monkeypatch):
 
 @pytest.mark.parametrize("order", ORDERS)
 @given(cases(), DTYPES, st.booleans(), st.booleans(), st.booleans())
-@settings(max_examples=12)
+@at_most(12)
 def test_values(parts, order, case, dtype, relu, bias, layout):
     with running(order):
         found, wanted = three(case, dtype, 0.0 if relu else -np.inf, bias, layout)
@@ -97,7 +97,7 @@ def test_several_tiles(parts, case, dtype):
 
 
 @given(cases())
-@settings(max_examples=8)
+@at_most(8)
 def test_nan_stays_where_the_definition_has_it(case):
     with np.errstate(invalid="ignore"):
         found, wanted = three(case, wild=True, floor=0.0)
@@ -106,14 +106,14 @@ def test_nan_stays_where_the_definition_has_it(case):
 
 
 @given(cases(), st.booleans())
-@settings(max_examples=15)
+@at_most(15)
 def test_no_fault(parts, case, layout):
     with running(check=True):
         three(case, layout=layout)
 
 
 @given(cases(), DTYPES, st.booleans())
-@settings(max_examples=12)
+@at_most(12)
 def test_im2col(case, dtype, checked):
     """The study version, forced; groups keep the implicit product."""
     with running(check=checked), conv_algorithm("im2col"):

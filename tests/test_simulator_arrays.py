@@ -184,6 +184,7 @@ assert (x.get() == 2).all()"""
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
 
 
+@pytest.mark.oracle
 def test_every_name_is_cupys_own():
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed (extras cuda12, cuda13)")
     missing = [name for name in cp.CUPY_NAMES if not hasattr(cupy, name)]
@@ -192,6 +193,7 @@ def test_every_name_is_cupys_own():
     assert not [name for name in ours if not hasattr(cupy.ndarray, name)]
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("name", "empty full zeros ones empty_like full_like zeros_like ones_like "
                          "array asarray ascontiguousarray asnumpy".split())  # fmt: skip
 def test_arguments_stand_in_cupys_order(name):

@@ -22,8 +22,6 @@ from minifcn.cli.place import place
 
 STEPS, CLOSE = 20, 2e-3
 """Training steps beside the CPU's; how far the losses may drift apart by rounding, relatively."""
-SHORT = 4
-"""Steps on the simulated GPU, which is slow."""
 
 
 def selfcheck(arguments: argparse.Namespace) -> int:
@@ -89,17 +87,16 @@ def _how(finding: checks.Finding) -> str:
 
 def _training(name: str, console: Console) -> dict[str, Any]:
     """Losses beside the CPU's, and twice the same on the device."""
-    steps = SHORT if name == "cuda-sim" else STEPS
-    with console.status(f"{steps} training steps beside the CPU's"):
-        drift = checks.differences(name, steps)
+    with console.status(f"{STEPS} training steps beside the CPU's"):
+        drift = checks.differences(name, STEPS)
         equal = checks.repeated(name)
     ok = max(drift) <= CLOSE and equal
     _say(
         console,
-        f"{steps} training steps of an FCN-8s: losses differ from the CPU's by at most "
+        f"{STEPS} training steps of an FCN-8s: losses differ from the CPU's by at most "
         f"{max(drift):.1e}; {'equal' if equal else 'DIFFERENT'} bits when repeated",
     )
-    return {"steps": steps, "differences": drift, "equal_bits": equal, "ok": ok}
+    return {"steps": STEPS, "differences": drift, "equal_bits": equal, "ok": ok}
 
 
 def _speeds(console: Console) -> list[dict[str, Any]]:
