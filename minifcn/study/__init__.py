@@ -1,26 +1,33 @@
 """What a model does and is made of: overlay, panel, curves, confusion matrix; its layers.
 
-The functions draw and return pictures, `summary` a table of layers; none writes a file.
+The functions draw and return pictures, `summary` a table of layers, `patches_against_fcn` a table
+of the patch-wise method beside a fully convolutional net; none writes a file.
 """
 
 from minifcn.study.confusion import confusion_csv, draw_confusion
+from minifcn.study.counting import Count, counting
 from minifcn.study.curves import draw_curves
 from minifcn.study.overlay import draw_overlay
 from minifcn.study.panel import Example, draw_panel
+from minifcn.study.patches_against_fcn import Comparison, patches_against_fcn
 from minifcn.study.pictures import blend, colour, error_map
 from minifcn.study.summary import Layer, Summary, summary
 
 __all__ = [
+    "Comparison",
+    "Count",
     "Example",
     "Layer",
     "Summary",
     "blend",
     "colour",
     "confusion_csv",
+    "counting",
     "draw_confusion",
     "draw_curves",
     "draw_overlay",
     "draw_panel",
     "error_map",
+    "patches_against_fcn",
     "summary",
 ]
