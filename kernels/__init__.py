@@ -18,7 +18,7 @@ from minifcn.kernels.batch_norm import backward_input, backward_sums, moments, s
 from minifcn.kernels.channel_sums import column_sums, relu_backward_sum
 from minifcn.kernels.conv2d import conv2d, conv2d_weight, conv_transpose2d, im2col_panel
 from minifcn.kernels.cross_entropy import amounts, count_labels, cross_entropy
-from minifcn.kernels.elementwise import add, cat_channels, relu, relu_backward, take_channels
+from minifcn.kernels.elementwise import add, cat_channels, relu, relu_backward, split_channels
 from minifcn.kernels.max_pool2d import max_pool2d, max_unpool2d, take_pixels
 from minifcn.kernels.optimizer import adam, sgd
 from minifcn.kernels.resample import bilinear, resample
@@ -47,6 +47,6 @@ __all__ = [
     "resample",
     "scale_shift",
     "sgd",
-    "take_channels",
+    "split_channels",
     "take_pixels",
 ]

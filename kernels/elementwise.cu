@@ -54,10 +54,8 @@ __device__ __forceinline__ void copy(const T* source, long long source_width, lo
     }
 }
 
-// target[i, to : to + count] = source[i, first : first + count] for each of the rows i. What is taken
-// of a row need not fill the sectors that it lies in: of 10 columns of 21 in float32, 1.45 times the
-// least is moved, and 1.36 times if a block never asked for a sector twice. Whole sectors would need
-// whoever takes the other columns to take them at the same time.
+// target[i, to : to + count] = source[i, first : first + count] for each of the rows i: whole sectors
+// are moved where all these are multiples of 8 numbers; else use the two below.
 extern "C" __global__ void copy_columns(const real* __restrict__ source, long long source_width,
                                         long long first, real* __restrict__ target,
                                         long long target_width, long long to, long long rows,
@@ -70,9 +68,16 @@ extern "C" __global__ void copy_columns(const real* __restrict__ source, long lo
         copy(source, source_width, first, target, target_width, to, rows, count);
 }
 
-// y (rows, of_a + of_b): the columns of a, then those of b. Tiles of ``tile`` rows, a multiple of 8,
-// are joined in shared memory: there and back they are contiguous pieces of whole sectors, where a
-// row alone would begin and end amid a sector that its neighbour moves again.
+// y (rows, of_a + of_b) and its columns in two parts, a (rows, of_a) and b (rows, of_b). Tiles of
+// ``tile`` rows, a multiple of 8, pass through shared memory: there and back they are contiguous pieces
+// of whole sectors, where a row alone would begin and end amid a sector that its neighbour moves again.
+struct Columns {
+    int width, to, count;  // of a tile's rows; the part's first column and how many it has
+
+    __device__ __forceinline__ int at(int e) const { return e / count * width + to + e % count; }
+};
+
+// y from a and b.
 extern "C" __global__ void join_columns(const real* __restrict__ a, int of_a,
                                         const real* __restrict__ b, int of_b, real* __restrict__ y,
                                         long long rows, int tile) {
@@ -81,14 +86,34 @@ extern "C" __global__ void join_columns(const real* __restrict__ a, int of_a,
     for (long long first = (long long)blockIdx.x * tile; first < rows;
          first += (long long)gridDim.x * tile) {
         const int here = int(rows - first < tile ? rows - first : tile);
-        auto fill = [&](const real* source, int count, int to) {
-            for (int e = threadIdx.x; e < here * count; e += blockDim.x)
-                joined[e / count * width + to + e % count] = source[first * count + e];
+        auto fill = [&](const real* part, Columns own) {
+            for (int e = threadIdx.x; e < here * own.count; e += blockDim.x)
+                joined[own.at(e)] = part[first * own.count + e];
         };
-        fill(a, of_a, 0);
-        fill(b, of_b, of_a);
+        fill(a, {width, 0, of_a});
+        fill(b, {width, of_a, of_b});
         __syncthreads();
         for (int e = threadIdx.x; e < here * width; e += blockDim.x) y[first * width + e] = joined[e];
+        __syncthreads();  // the next tile takes the place
+    }
+}
+
+// a and b from y.
+extern "C" __global__ void split_columns(const real* __restrict__ y, real* __restrict__ a, int of_a,
+                                         real* __restrict__ b, int of_b, long long rows, int tile) {
+    extern __shared__ real joined[];
+    const int width = of_a + of_b;
+    for (long long first = (long long)blockIdx.x * tile; first < rows;
+         first += (long long)gridDim.x * tile) {
+        const int here = int(rows - first < tile ? rows - first : tile);
+        for (int e = threadIdx.x; e < here * width; e += blockDim.x) joined[e] = y[first * width + e];
+        __syncthreads();
+        auto drain = [&](real* part, Columns own) {
+            for (int e = threadIdx.x; e < here * own.count; e += blockDim.x)
+                part[first * own.count + e] = joined[own.at(e)];
+        };
+        drain(a, {width, 0, of_a});
+        drain(b, {width, of_a, of_b});
         __syncthreads();  // the next tile takes the place
     }
 }

@@ -7,6 +7,7 @@ these loops run over flat memory, in the order in which it lies; other layouts a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 from numba import prange
@@ -74,17 +75,19 @@ def cat_channels(parts: Sequence[np.ndarray]) -> np.ndarray:
     return joined
 
 
-def take_channels(x: np.ndarray, first: int, count: int) -> np.ndarray:
-    """x[..., first : first + count] in memory of its own, of x (N, H, W, C)."""
+def split_channels(x: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
+    """Undo `cat_channels`: x (N, H, W, ΣCᵢ) in parts (N, H, W, Cᵢ), each in memory of its own."""
+    ends = list(accumulate(counts))
     if device.is_gpu(x):
-        return _take_cuda(x, first, count)
+        return _split_cuda(x, counts, ends)
     if device.is_reference():
-        return np.ascontiguousarray(x[..., first : first + count])
-    taken = workspace.empty((*x.shape[:3], count), x.dtype)
-    if taken.size:
-        rows = taken.reshape(-1, count)
-        _copy_columns_numba(x.reshape(-1, x.shape[3]), first, rows, 0, count)
-    return taken
+        return [np.ascontiguousarray(x[..., e - count : e]) for e, count in zip(ends, counts)]
+    parts = [workspace.empty((*x.shape[:3], count), x.dtype) for count in counts]
+    rows = x.reshape(-1, x.shape[3])
+    for part, end, count in zip(parts, ends, counts):
+        if part.size:
+            _copy_columns_numba(rows, end - count, part.reshape(-1, count), 0, count)
+    return parts
 
 
 def _is_flat(x: np.ndarray) -> bool:
@@ -144,24 +147,47 @@ def _add_cuda(a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> np.ndarra
 def _cat_cuda(parts: Sequence[np.ndarray]) -> np.ndarray:
     shape = *parts[0].shape[:3], sum(p.shape[3] for p in parts)
     joined, first = device.array_module(parts[0]).empty(shape, parts[0].dtype), 0
-    rows, row = joined.size // max(shape[3], 1), shape[3] * joined.itemsize
-    in_sectors = all(p.shape[3] * p.itemsize % 32 == 0 for p in parts)
-    if len(parts) == 2 and not in_sectors and rows and 8 * row <= SHARED:
-        (a, b), tile = parts, 8 * max(1, TILE // (8 * row))
+    if _pass_through_tiles(joined, [p.shape[3] for p in parts]):
+        (a, b), (grid, rows, tile, shared) = parts, _tiles(joined)
         arguments = a, a.shape[3], b, b.shape[3], joined, rows, tile
-        grid, how = (min(-(-rows // tile), MOST),), {"real": a.dtype, "shared": tile * row}
+        how = {"real": a.dtype, "shared": shared}
         launch("elementwise.cu", "join_columns", grid, (THREADS,), arguments, **how)
         return joined
-    for part in parts:  # three and more go one by one
+    for part in parts:
         _copy_columns_cuda(part, 0, joined, first, part.shape[3])
         first += part.shape[3]
     return joined
 
 
-def _take_cuda(x: np.ndarray, first: int, count: int) -> np.ndarray:
-    taken = device.array_module(x).empty((*x.shape[:3], count), x.dtype)
-    _copy_columns_cuda(x, first, taken, 0, count)
-    return taken
+def _split_cuda(x: np.ndarray, counts: Sequence[int], ends: Sequence[int]) -> list[np.ndarray]:
+    empty = device.array_module(x).empty
+    parts = [empty((*x.shape[:3], count), x.dtype) for count in counts]
+    if _pass_through_tiles(x, counts):
+        (a, b), (grid, rows, tile, shared) = parts, _tiles(x)
+        arguments = x, a, counts[0], b, counts[1], rows, tile
+        how = {"real": x.dtype, "shared": shared}
+        launch("elementwise.cu", "split_columns", grid, (THREADS,), arguments, **how)
+        return parts
+    for part, end, count in zip(parts, ends, counts):
+        _copy_columns_cuda(x, end - count, part, 0, count)
+    return parts
+
+
+def _pass_through_tiles(joined: np.ndarray, counts: Sequence[int]) -> bool:
+    """Whether two parts would not fill whole sectors, and a tile can hold both.
+
+    Three and more parts are copied one by one.
+    """
+    in_sectors = all(count * joined.itemsize % 32 == 0 for count in counts)
+    fits = 8 * joined.shape[3] * joined.itemsize <= SHARED
+    return len(counts) == 2 and not in_sectors and joined.size > 0 and fits
+
+
+def _tiles(joined: np.ndarray) -> tuple[tuple[int], int, int, int]:
+    """(grid, rows, rows of a tile, its bytes)."""
+    row = joined.shape[3] * joined.itemsize
+    rows, tile = joined.size // joined.shape[3], 8 * max(1, TILE // (8 * row))
+    return (min(-(-rows // tile), MOST),), rows, tile, tile * row
 
 
 def _copy_columns_cuda(

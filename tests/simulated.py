@@ -70,7 +70,7 @@ def both(function, *arguments, **settings):
     found = function(*map(on_gpu, arguments), **settings)
     with device.use("reference"):
         wanted = function(*arguments, **settings)
-    if not isinstance(wanted, tuple):
+    if not isinstance(wanted, tuple | list):
         found, wanted = (found,), (wanted,)
     return tuple(part.get() for part in found), wanted
 

@@ -35,8 +35,9 @@ def pointwise(shape, dtype, seed):
         yield both(kernels.add, *pictures)
     yield both(kernels.cat_channels, [a, b, a])
     yield both(kernels.cat_channels, [a, b[..., : shape[3] // 2].copy()])
-    first = shape[3] // 3
-    yield both(kernels.take_channels, a, first, shape[3] - first)
+    third = shape[3] // 3
+    yield both(kernels.split_channels, a, (third, shape[3] - third))
+    yield both(kernels.split_channels, a, (third, shape[3] - 2 * third, third))
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -150,17 +151,17 @@ def test_traffic_of_joined_channels(c):
     """Whole sectors where each part's channels are a multiple of 8."""
     a = on_gpu(numbers((2, 16, 16, c), np.float32))
     with traffic() as moved:
-        kernels.take_channels(kernels.cat_channels([a, a]), 0, c)
-    assert moved.moved == 6 * a.nbytes and moved.per_sector == 32
+        kernels.split_channels(kernels.cat_channels([a, a]), (c, c))
+    assert moved.moved == 8 * a.nbytes and moved.per_sector == 32
 
 
 @pytest.mark.parametrize("c, d", [(21, 21), (5, 12), (64, 21)])
-def test_traffic_of_two_joined(c, d):
+def test_traffic_of_two_joined_and_split(c, d):
     """Whole sectors whatever the channels."""
     a, b = (on_gpu(numbers((2, 16, 16, k), np.float32)) for k in (c, d))
     with traffic() as moved:
-        kernels.cat_channels([a, b])
-    assert moved.moved == 2 * (a.nbytes + b.nbytes) and moved.per_sector == 32
+        kernels.split_channels(kernels.cat_channels([a, b]), (c, d))
+    assert moved.moved == 4 * (a.nbytes + b.nbytes) and moved.per_sector == 32
 
 
 def test_a_missing_barrier_between_joined_tiles_is_caught(monkeypatch):
@@ -170,6 +171,14 @@ def test_a_missing_barrier_between_joined_tiles_is_caught(monkeypatch):
         monkeypatch.setattr(elementwise, "MOST", 1)
         with pytest.raises(simulator.KernelFault, match=r"elementwise.cu:\d+: (race)"):
             kernels.cat_channels([a, a])
+
+
+def test_a_missing_barrier_before_a_tile_is_split_is_caught(monkeypatch):
+    right = "joined[e] = y[first * width + e];\n        __syncthreads();"
+    x = on_gpu(np.ones((1, 1, 40, 301), np.float32))
+    with planted(monkeypatch, "elementwise.cu", right, right[:-16]), running(check=True):
+        with pytest.raises(simulator.KernelFault, match=r"elementwise.cu:\d+: (race)"):
+            kernels.split_channels(x, (150, 151))
 
 
 def test_an_element_too_many_is_caught(monkeypatch):
@@ -190,4 +199,4 @@ def test_a_vector_too_many_is_caught(monkeypatch):
 def test_two_threads_on_one_column_are_caught(monkeypatch):
     with planted(monkeypatch, "elementwise.cu", "to + e] =", "to] ="), running(check=True):
         with pytest.raises(simulator.KernelFault, match=r"elementwise.cu:\d+: (race)"):
-            kernels.take_channels(on_gpu(np.ones((1, 2, 2, 3), np.float32)), 0, 3)
+            kernels.split_channels(on_gpu(np.ones((1, 2, 2, 6), np.float32)), (2, 2, 2))

@@ -10,7 +10,7 @@ import numpy as np
 
 from minifcn import device
 from minifcn.errors import ShapeError
-from minifcn.kernels.elementwise import cat_channels, take_channels
+from minifcn.kernels.elementwise import cat_channels, split_channels
 from minifcn.ops.layout import channels_first, channels_last
 from minifcn.ops.reduction import dims_of
 from minifcn.tensor import Function, Tensor, is_grad_enabled
@@ -110,11 +110,8 @@ class Cat(Function):
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         ends = np.cumsum(self.lengths)
         if grad.ndim == 4 and self.dim == 1 and not is_grad_enabled():
-            rows = channels_last(grad.data)
-            return tuple(
-                Tensor(channels_first(take_channels(rows, int(end) - n, n))) if need else None
-                for end, n, need in zip(ends, self.lengths, self.needs)
-            )
+            parts = split_channels(channels_last(grad.data), self.lengths)
+            return tuple(Tensor(channels_first(part)) for part in parts)
         before = (slice(None),) * self.dim
         return tuple(
             grad[(*before, slice(int(end) - n, int(end)))] if need else None
