@@ -85,40 +85,46 @@ extern "C" __global__ void cross_entropy(const real* __restrict__ logits,
 // shares come to shared memory first, for neighbours ask for any of them.
 extern "C" __global__ void amounts(const long long* __restrict__ target,
                                    const real* __restrict__ share, real* __restrict__ a,
-                                   long long pixels, int classes, long long ignored) {
+                                   long long pictures, long long pixels, int classes,
+                                   long long ignored) {
     extern __shared__ real shared[];
-    for (int k = threadIdx.x; k < classes; k += blockDim.x)
-        shared[k] = share[(long long)blockIdx.y * classes + k];
-    __syncthreads();
-    const long long first = blockIdx.y * pixels, step = (long long)gridDim.x * blockDim.x;
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < pixels; i += step) {
-        const long long t = target[first + i];
-        a[first + i] = t == ignored ? 0 : shared[t];
+    const long long step = (long long)gridDim.x * blockDim.x;
+    for (long long n = blockIdx.y; n < pictures; n += gridDim.y) {
+        for (int k = threadIdx.x; k < classes; k += blockDim.x) shared[k] = share[n * classes + k];
+        __syncthreads();
+        const long long first = n * pixels;
+        for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < pixels; i += step) {
+            const long long t = target[first + i];
+            a[first + i] = t == ignored ? 0 : shared[t];
+        }
+        __syncthreads();  // the next picture's shares take the place
     }
 }
 
-// parts[n, b, k]: pixels of class k in picture n = blockIdx.y among those that block b sees, k =
-// classes standing for what is no class. A block holds as many labels as it has threads, and its
+// parts[n, b, k]: pixels of class k in picture n among those that block b sees, k = classes standing
+// for what is no class; gridDim.y pictures at a time. A block holds as many labels as it has threads, and its
 // threads look for a class each.
 extern "C" __global__ void count_labels(const long long* __restrict__ target,
-                                        long long* __restrict__ parts, long long pixels,
-                                        int classes, long long ignored) {
+                                        long long* __restrict__ parts, long long pictures,
+                                        long long pixels, int classes, long long ignored) {
     extern __shared__ int label[];
-    const long long* picture = target + blockIdx.y * pixels;
-    long long* counts = parts + ((long long)blockIdx.y * gridDim.x + blockIdx.x) * (classes + 1);
-    for (int low = 0; low <= classes; low += blockDim.x) {
-        const int k = low + threadIdx.x;
-        long long count = 0;
-        for (long long first = (long long)blockIdx.x * blockDim.x; first < pixels;
-             first += (long long)gridDim.x * blockDim.x) {
-            const long long i = first + threadIdx.x, t = i < pixels ? picture[i] : ignored;
-            const bool is_class = t >= 0 && t < classes;
-            label[threadIdx.x] = t == ignored ? -1 : is_class ? int(t) : classes;
-            __syncthreads();
-            for (int j = 0; j < blockDim.x; j++) count += label[j] == k;
-            __syncthreads();  // the next labels take the place
+    for (long long n = blockIdx.y; n < pictures; n += gridDim.y) {
+        const long long* picture = target + n * pixels;
+        long long* counts = parts + (n * gridDim.x + blockIdx.x) * (classes + 1);
+        for (int low = 0; low <= classes; low += blockDim.x) {
+            const int k = low + threadIdx.x;
+            long long count = 0;
+            for (long long first = (long long)blockIdx.x * blockDim.x; first < pixels;
+                 first += (long long)gridDim.x * blockDim.x) {
+                const long long i = first + threadIdx.x, t = i < pixels ? picture[i] : ignored;
+                const bool is_class = t >= 0 && t < classes;
+                label[threadIdx.x] = t == ignored ? -1 : is_class ? int(t) : classes;
+                __syncthreads();
+                for (int j = 0; j < blockDim.x; j++) count += label[j] == k;
+                __syncthreads();  // the next labels take the place
+            }
+            if (k <= classes) counts[k] = count;
         }
-        if (k <= classes) counts[k] = count;
     }
 }
 

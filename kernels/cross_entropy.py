@@ -98,6 +98,7 @@ def _cross_entropy_numpy(
 THREADS = 128
 SHARED = 48 << 10  # bytes of shared memory that every GPU has for a block
 BLOCKS = 1 << 14  # at most; then a block goes round again
+PICTURES = 65535  # along a grid's y, at most; then they go round again
 PIXELS = 16  # a thread, at least, where a block has numbers of its own to read or to write
 
 
@@ -127,8 +128,8 @@ def _amounts_cuda(target: np.ndarray, share: np.ndarray, void: int) -> np.ndarra
     a = device.array_module(target).empty(target.shape, share.dtype)
     if a.size:
         pixels, (n, classes) = _pixels(target, share), share.shape
-        arguments = target, share, a, pixels, classes, void
-        grid = min(-(-pixels // (PIXELS * THREADS)), BLOCKS), n
+        arguments = target, share, a, n, pixels, classes, void
+        grid = min(-(-pixels // (PIXELS * THREADS)), BLOCKS), min(n, PICTURES)
         sizes = {"real": a.dtype, "shared": classes * a.itemsize}
         launch("cross_entropy.cu", "amounts", grid, (THREADS,), arguments, **sizes)
     return a
@@ -147,9 +148,16 @@ def _count_labels_cuda(target: np.ndarray, classes: int, void: int) -> np.ndarra
     blocks = min(-(-pixels // (PIXELS * THREADS)), 64)
     counts = xp.empty((n, classes + 1), np.int64)
     parts = xp.empty((n, blocks, classes + 1), np.int64) if blocks > 1 else counts
-    arguments = target, parts, pixels, classes, void
+    arguments = target, parts, n, pixels, classes, void
     sizes = {"shared": 4 * THREADS}
-    launch("cross_entropy.cu", "count_labels", (blocks, n), (THREADS,), arguments, **sizes)
+    launch(
+        "cross_entropy.cu",
+        "count_labels",
+        (blocks, min(n, PICTURES)),
+        (THREADS,),
+        arguments,
+        **sizes,
+    )
     if blocks > 1:
         grid, arguments = (-(-counts.size // THREADS),), (parts, counts, n, blocks, classes + 1)
         launch("cross_entropy.cu", "add_counts", grid, (THREADS,), arguments)

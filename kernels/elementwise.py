@@ -23,7 +23,7 @@ BLOCK = 16384  # elements that one thread takes at a time
 def relu(x: np.ndarray) -> np.ndarray:
     """max(x, 0); NaN stays NaN. Any shape; a picture's result is channels-last in memory."""
     if device.is_gpu(x):
-        return _each_cuda("relu", (x,))
+        return _relu_cuda(x)
     if device.is_reference():
         return np.where(x < 0, x.dtype.type(0), x)
     source = _flat(x)
@@ -130,6 +130,12 @@ def _each_cuda(kernel: str, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
         arguments = *sources, y, n
         launch("elementwise.cu", kernel, _grid(n, real), (THREADS,), arguments, real=real)
     return _like(y, arrays[0])
+
+
+def _relu_cuda(x: np.ndarray) -> np.ndarray:
+    if x.dtype in (np.float32, np.float64):
+        return _each_cuda("relu", (x,))
+    return device.array_module(x).where(x < 0, x.dtype.type(0), x)
 
 
 def _add_cuda(a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> np.ndarray:

@@ -174,6 +174,10 @@ extern "C" __global__ void max_unpool2d_apart(const real* __restrict__ dy,
                                               int kernel_w, int stride_h, int stride_w,
                                               int padding_h, int padding_w, int dilation_h,
                                               int dilation_w) {
+    if (!is_aligned(dy)) {  // a view that begins anywhere
+        unpool(dy, index, dx, n, c, WINDOWS);
+        return;
+    }
     typedef Pack<unsigned char, VECTOR> Taps;
     const int rows = (h + padding_h + stride_h - 1) / stride_h;
     const int columns = (w + padding_w + stride_w - 1) / stride_w;

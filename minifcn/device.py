@@ -182,6 +182,8 @@ def together(op: str, *arrays: Any) -> None:
     Raises:
         DeviceError: naming the operation, the argument, both devices and the mend.
     """
+    if all(x is None or isinstance(x, np.ndarray) for x in arrays):
+        return
     first = next((i for i, x in enumerate(arrays) if x is not None), None)
     for i, x in enumerate(arrays):
         if x is not None and name_of(x) != name_of(arrays[first]):  # type: ignore[index]
@@ -225,5 +227,7 @@ def contiguous(x: Any) -> Any:
 
 def share_memory(a: Any, b: Any) -> bool:
     """Whether two arrays may be views of one memory."""
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return np.may_share_memory(a, b)
     owner = array_module(a)
     return owner is array_module(b) and bool(owner.may_share_memory(a, b))

@@ -46,6 +46,7 @@ SCALARS = {
     "unsigned char": np.uint8,
     "short": np.int16,
 }
+WORDS = {"float32": "float", "float64": "double"}
 INCLUDE = re.compile(r'#include "(\w+\.cuh)"')
 DECLARATION = re.compile(
     r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(([^)]*)\)'
@@ -108,6 +109,11 @@ def launch(
         TypeError: if an argument is not what the kernel reads.
         OverflowError: if a number does not fit the type that the kernel reads.
     """
+    if np.dtype(real).name not in WORDS:
+        raise TypeError(
+            f"{name}: the arrays are {np.dtype(real)}; CUDA kernels take float32 and float64, "
+            "so convert them with .to(...)"
+        )
     kernels = parameters(file, np.dtype(real).name)
     if name not in kernels:
         raise TypeError(f"kernels/{file} has no kernel {name!r}; it has {', '.join(kernels)}")
@@ -203,6 +209,9 @@ def _kernel(module: Any, file: str, name: str, real: str, macros: tuple[Any, ...
 
 @functools.cache
 def _module(module: Any, file: str, real: str, macros: tuple[Any, ...]) -> Any:
-    word = {"float32": "float", "float64": "double"}[real]
-    options = ("-std=c++17", f"-Dreal={word}", *(f"-D{name}={value}" for name, value in macros))
+    options = (
+        "-std=c++17",
+        f"-Dreal={WORDS[real]}",
+        *(f"-D{name}={value}" for name, value in macros),
+    )
     return module.RawModule(code=source(file), options=options)

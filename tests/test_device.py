@@ -11,7 +11,7 @@ import pytest
 import minifcn as mf
 import minifcn.functional as F
 from minifcn import device, nn, optim
-from minifcn.errors import DeviceError, InputError
+from minifcn.errors import DeviceError, InputError, ShapeError
 from tests.simulated import needs_compiler
 
 SIM = "cuda-sim"
@@ -237,5 +237,23 @@ def test_an_index_array_has_no_gradient_on_a_gpu(draw):
     x = mf.Tensor(device.move(draw(4, 2), SIM), requires_grad=True)
     y = x[[0, 2, 2]]
     assert np.array_equal(y.numpy(), x.numpy()[[0, 2, 2]])
-    with pytest.raises(NotImplementedError, match="index with slices"):
+    with pytest.raises(DeviceError, match="index with slices"):
         y.sum().backward()
+
+
+def test_indexing_is_the_cpus(draw):
+    """CuPy would take a number beyond the length modulo it."""
+    x = mf.Tensor(device.move(draw(4, 2), SIM), requires_grad=True)
+    for beyond in ([0, 4], np.array([-5]), (slice(None), [2])):
+        with pytest.raises(ShapeError, match="out of bounds"):
+            x[beyond]
+    x[np.int64(1)].sum().backward()
+    assert np.array_equal(x.grad.numpy(), [[0, 0], [1, 1], [0, 0], [0, 0]])
+
+
+def test_whole_numbers_and_raw_arrays():
+    whole = mf.Tensor(np.arange(-3, 3).reshape(1, 2, 3, 1)).to(SIM)
+    assert np.array_equal(F.relu(whole).numpy(), np.maximum(whole.numpy(), 0))
+    assert np.array_equal(mf.cat([whole, whole], 1).numpy()[:, 2:], whole.numpy())
+    x = mf.Tensor(np.ones(2, np.float32)).to(SIM)
+    assert np.array_equal((x + x.data).numpy(), [2, 2])

@@ -134,3 +134,11 @@ def test_a_loss_of_the_wrong_class_is_caught(monkeypatch):
     with planted(monkeypatch, "cross_entropy.cu", "? z[t] : 0", "? z[0] : 0"):
         with pytest.raises(AssertionError):
             agree(*run(21))
+
+
+def test_more_pictures_than_a_grid_has_rows(monkeypatch):
+    """A grid's y ends at 65,535; beyond, pictures take turns."""
+    monkeypatch.setattr(importlib.import_module("minifcn.kernels.cross_entropy"), "PICTURES", 2)
+    with running(check=True):
+        for found, wanted in loss((5, 31, 4, 3), np.float32):
+            agree(found, wanted, rounding=16)

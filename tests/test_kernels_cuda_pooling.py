@@ -138,3 +138,17 @@ def test_the_last_of_equals_instead_of_the_first_is_caught(monkeypatch):
         found, wanted = both(kernels.max_pool2d, x, *windows(2, 2, 0), (2, 2))
         with pytest.raises(AssertionError):
             agree(found, wanted, 0)
+
+
+def test_a_gradient_that_begins_amid_16_bytes():
+    """A contiguous view of larger memory: read number by number, for vectors must be aligned."""
+    x = np.random.default_rng(0).standard_normal((1, 4, 6, 8)).astype(np.float32)
+    windows = (2, 2), (2, 2), (0, 0), (1, 1)
+    y, index = kernels.max_pool2d(on_gpu(x), *windows, (2, 3))
+    memory = simulator.asarray(np.arange(y.size + 1, dtype=np.float32))
+    dy = memory[1:].reshape(y.shape)
+    with running(check=True):
+        found = kernels.max_unpool2d(dy, index, (4, 6), *windows).get()
+    with device.use("reference"):
+        wanted = kernels.max_unpool2d(dy.get(), index.get(), (4, 6), *windows)
+    assert np.array_equal(found, wanted)

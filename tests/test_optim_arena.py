@@ -71,3 +71,33 @@ def test_what_was_given_another_array_is_joined_anew():
     gradient = own[1].grad.numpy()
     optimizer.step()
     np.testing.assert_allclose(own[1].numpy(), -0.5 * gradient, rtol=1e-6)
+
+
+def test_parameters_that_moved_alone_and_then_together_again():
+    """Adam's correction goes by the number of steps, and that is each parameter's own."""
+    states = []
+    for name in ("cpu", "cuda-sim"):
+        a, b = parameters(name)[:2]
+        optimizer = optim.AdamW([a, b], 0.01)
+        for number, but in enumerate([(), (), (1,), (1,), (0,), (0,), ()]):
+            give_gradients([a, b], number, but)
+            optimizer.step()
+        states.append((optimizer.state_dict(), a.numpy()))
+    (here, a), (there, b) = states
+    assert int(here["state.0.step"]) == int(there["state.0.step"]) == 5
+    np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-7)
+
+
+def test_an_optimiser_follows_its_parameters_to_another_device():
+    here, moved = parameters("cpu"), parameters("cpu")
+    optimizers = [KINDS["SGD"](own) for own in (here, moved)]
+    for number in range(2):
+        for own, optimizer in zip((here, moved), optimizers):
+            if number == 1 and own is moved:
+                for p in own:
+                    p.data = p.to("cuda-sim").data
+            give_gradients(own, number)
+            optimizer.step()
+    for p, q in zip(here, moved):
+        assert q.device == "cuda-sim"
+        np.testing.assert_allclose(q.numpy(), p.numpy(), rtol=1e-5, atol=1e-7)

@@ -68,6 +68,7 @@ class _Copy:
 
     def __init__(self, batch: Batch, gpu: Any, stream: Any) -> None:
         self.batch, self.gpu = batch, gpu
+        self.done: Any = None
         self.pinned = [
             _pinned(array, gpu) for array in (batch.images.transpose(0, 2, 3, 1), batch.labels)
         ]
@@ -84,7 +85,8 @@ class _Copy:
         return Fed(self.batch, images.transpose(0, 3, 1, 2), labels)
 
     def __del__(self) -> None:
-        self.done.synchronize()  # as a rule it was done long ago
+        if self.done is not None:
+            self.done.synchronize()  # as a rule it was done long ago
 
 
 def _pinned(array: np.ndarray, gpu: Any) -> np.ndarray:

@@ -132,6 +132,8 @@ def _pair(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
 
 
 def _like(value: Any, other: Any) -> Any:
+    if device.is_gpu(value):
+        return value
     number = isinstance(value, int | float) and np.issubdtype(other.dtype, np.floating)
     array = np.asarray(value, other.dtype if number else None)
     if array.ndim or not device.is_gpu(other.data):

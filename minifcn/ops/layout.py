@@ -30,8 +30,7 @@ def elementwise(function: Callable[..., Any], *arrays: Any) -> Any:
     NumPy sees to the order itself; CuPy writes every result in C order, which would be (N, C, H, W)
     and cost a copy at the next kernel.
     """
-    pictures = {x.ndim for x in arrays} in ({4}, {0, 4})
-    if not (pictures and device.is_gpu(arrays[0])):
+    if not device.is_gpu(arrays[0]) or {x.ndim for x in arrays} not in ({4}, {0, 4}):
         return function(*arrays)
     return channels_first(function(*(x.transpose(0, 2, 3, 1) if x.ndim else x for x in arrays)))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minifcn import device
-from minifcn.errors import ShapeError
+from minifcn.errors import DeviceError, ShapeError
 from minifcn.kernels.elementwise import cat_channels, split_channels
 from minifcn.ops.layout import channels_first, channels_last
 from minifcn.ops.reduction import dims_of
@@ -81,7 +81,7 @@ class Scatter(Function):
         if all(_names_once(part) for part in parts):
             out[self.index] = values
         elif device.is_gpu(values):
-            raise NotImplementedError(
+            raise DeviceError(
                 "the gradient of x[array of numbers] is not offered on a GPU; index with slices or "
                 "a mask, or on the host: x.cpu()[...]"
             )
@@ -103,7 +103,8 @@ class Cat(Function):
 
     def forward(self, *parts: np.ndarray) -> np.ndarray:
         self.lengths = [part.shape[self.dim] for part in parts]
-        if parts[0].ndim == 4 and self.dim == 1 and len({part.dtype for part in parts}) == 1:
+        alike = len({part.dtype for part in parts}) == 1
+        if parts[0].ndim == 4 and self.dim == 1 and alike and parts[0].dtype.kind == "f":
             return channels_first(cat_channels([channels_last(part) for part in parts]))
         return np.concatenate(parts, axis=self.dim)
 
@@ -208,11 +209,14 @@ def unsqueeze(x: Tensor, dim: int) -> Tensor:
 def index(x: Tensor, where: Any) -> Tensor:
     """x[where], for everything that NumPy can index with; index Tensors count as arrays.
 
-    Index arrays are moved to where x is.
+    Index arrays are moved to where x is. A GPU would take numbers beyond x's lengths modulo them,
+    so they are tried on the host before; those of an index Tensor are not.
     """
     parts = where if isinstance(where, tuple) else (where,)
     plain = tuple(_index_part(x, part) for part in parts)
     try:
+        if device.is_gpu(x.data) and not any(isinstance(part, Tensor) for part in parts):
+            np.broadcast_to(np.int8(0), x.shape)[where]
         return Index(plain if isinstance(where, tuple) else plain[0])(x)
     except IndexError as error:
         raise ShapeError(f"index: {error} (the Tensor has shape {x.shape})") from None
@@ -229,7 +233,7 @@ def _index_part(x: Tensor, part: Any) -> Any:
 def _names_once(part: Any) -> bool:
     """Whether an index names no element twice: all but arrays of numbers."""
     mask = getattr(part, "dtype", None) == np.dtype(bool)
-    return mask or isinstance(part, int | slice | EllipsisType | None)
+    return mask or isinstance(part, int | np.integer | slice | EllipsisType | None)
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

@@ -112,9 +112,12 @@ class Optimizer:
                     moving.append(p)
                     states.append(self.state.setdefault(index, {}))
                 index += 1
+            for p, state in zip(moving, states, strict=True):
+                _follow(p, state)
             if len(moving) > 1 and Arena.can_hold(moving, states):
                 self._update_together(number, moving, states)
             else:
+                self._arenas.pop(number, None)  # its count of steps would fall behind
                 for p, state in zip(moving, states, strict=True):
                     self.update(p.data, p.grad.data, state, group)
             for p in moving:
@@ -208,3 +211,11 @@ class Optimizer:
                 tuple(value.tolist()) if value.ndim else value.item()
             )
         self.state = state
+
+
+def _follow(p: Tensor, state: dict[str, Any]) -> None:
+    """Move a parameter's own arrays to where it lives now, if it has moved since the last step."""
+    for name, value in state.items():
+        is_array = isinstance(value, np.ndarray) or device.is_gpu(value)
+        if is_array and device.name_of(value) != p.device:
+            state[name] = device.move(value, p.device)
