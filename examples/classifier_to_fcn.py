@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 import minifcn as mf
 from minifcn.data import normalise, nuclei, otsu
 from minifcn.metrics import ConfusionMatrix
-from minifcn.models import classify_densely, to_fully_convolutional, windows_about
+from minifcn.models import classify_densely, enlarge, to_fully_convolutional, windows_about
 from minifcn.study.pictures import visible
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -75,6 +75,7 @@ for step in range(1, args.steps + 1):
 net, verdict = to_fully_convolutional(classifier, SIDE)
 print(f"\nthe same, fully convolutional\n{verdict}")
 assert verdict.agrees and verdict.cells_agree
+stride = verdict.stride[0]
 
 padded = mf.models.small_classifier(2, SIDE, padding=1, generator=generator)
 print(f"\nits shape with padding 1, random weights\n{to_fully_convolutional(padded, SIDE)[1]}")
@@ -88,10 +89,9 @@ start = time.perf_counter()
 for i in range(len(test)):
     sample = test[i]
     size = sample.label.shape
-    scores = mf.Tensor(classify_densely(net, normalise(sample.image), SIDE)[None])
-    heat = F.softmax(scores, 1).numpy()[0]  # (2, 64, 64): a cell every 4 pixels
-    enlarged = F.interpolate(scores, size=size, mode="bilinear").numpy()[0]
-    matrix.update(sample.label, enlarged.argmax(axis=0))
+    scores = classify_densely(net, normalise(sample.image), SIDE)
+    heat = F.softmax(mf.Tensor(scores), 0).numpy()  # (2, 64, 64): a cell every 4 pixels
+    matrix.update(sample.label, enlarge(scores, stride, size).argmax(axis=0))
     threshold.update(sample.label, otsu.segment(sample.image))
     shown.setdefault(nuclei.kinds()[sample.name], (sample, heat))  # the first of each kind
 print(f"\n{len(test)} whole test pictures, {time.perf_counter() - start:.1f} s in all")
@@ -107,15 +107,15 @@ glow = LinearSegmentedColormap.from_list("glow", [(1, 0.5, 0, 0), (1, 0.5, 0, 0.
 legend = LinearSegmentedColormap.from_list("on white", [(1, 1, 1), (1, 0.55, 0.1)])
 for axes, (sample, heat) in zip(grid, shown.values(), strict=True):
     height, width = sample.label.shape
-    where = {"extent": (-0.5, width - 0.5, height - 0.5, -0.5), "interpolation": "nearest"}
+    rows, columns = (stride * n - stride / 2 for n in heat.shape[1:])
+    around = (-stride / 2, columns, rows, -stride / 2)  # cell i lies about pixel 4i
     for axis in axes[:3]:
-        axis.imshow(visible(sample.image)[0], **where)  # dark ones brightened
+        axis.imshow(visible(sample.image)[0], interpolation="nearest")  # dark ones brightened
     for axis, share in zip(axes[1:3], heat, strict=True):
-        axis.imshow(share, cmap=glow, vmin=0, vmax=1, **where)
-    axes[3].imshow(nuclei.PALETTE[sample.label], **where)
+        axis.imshow(share, cmap=glow, vmin=0, vmax=1, extent=around, interpolation="nearest")
+    axes[3].imshow(nuclei.PALETTE[sample.label], interpolation="nearest")
     for axis in axes:
-        axis.set_xticks([])
-        axis.set_yticks([])
+        axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
 titles = ("the photo", "heat map: background", "heat map: nucleus", "truth")
 for axis, title in zip(grid[0], titles, strict=True):
     axis.set_title(title, fontsize=10)

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 import minifcn as mf
 from minifcn.data import normalise, nuclei, otsu
 from minifcn.metrics import ConfusionMatrix
-from minifcn.models import classify_patches, small_classifier, windows_about
+from minifcn.models import classify_patches, enlarge, small_classifier, windows_about
 from minifcn.study import patches_against_fcn
 from minifcn.study.pictures import visible
 
@@ -81,10 +81,9 @@ print(
 
 
 def labels(way):
-    """Scores (2, P, Q) → classes (H, W); at stride each cell speaks for its 2×2 pixels."""
-    found = way.scores.argmax(axis=0)
-    step = picture.shape[0] // found.shape[0]
-    return found.repeat(step, 0).repeat(step, 1)
+    """Scores (2, P, Q) → classes (H, W); at stride those between the cells are bilinear."""
+    step = result.stride if way is result.at_stride else 1
+    return enlarge(way.scores, step, result.size).argmax(axis=0)
 
 
 def iou(found):
@@ -96,6 +95,7 @@ def iou(found):
 ways = (result.patches, result.dense, result.at_stride)
 apart = (labels(result.patches) != labels(result.dense)).sum()
 print(f"\npixels of another class, patches against dense: {apart} of {pixels:,}")
+assert apart == 0
 print("intersection over union of the nuclei in this picture")
 print(f"{'Otsu':12} {iou(otsu.segment(sample.image)):.3f}")
 for way in ways:

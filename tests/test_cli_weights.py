@@ -65,6 +65,44 @@ def test_weights_that_want_blue_first_are_turned(trained, tmp_path):
     assert segmenter.std == (1 / 255,) * 3
 
 
+def test_a_converted_net_is_shown_what_it_was_trained_on(trained, tmp_path, capsys):
+    """Its channels are not turned a second time, and its numbers come back, asked for by none."""
+    file, _, data = trained
+    still = ("--lr", "1e-12", "--warmup", "0")
+    for way in ("caffe", "dataset"):
+        folder, out = tmp_path / way, tmp_path / f"{way}.safetensors"
+        assert train(data, folder, "--weights", str(file), "--normalise", way, *still) == 0
+        assert main(["convert", str(folder / "r"), str(out)]) == 0
+        assert "expect red first" in capsys.readouterr().out
+        assert main(["summary", str(out)]) == 2
+        assert "is no checkpoint of minifcn" in capsys.readouterr().err
+        assert train(data, folder / "again", "--weights", str(out), *still) == 0
+        known = "caffe" if way == "caffe" else "weights"
+        assert f"{known} (its header says: {known}, red first)" in capsys.readouterr().out
+        first, again = (Segmenter.load(f / "r") for f in (folder, folder / "again"))
+        assert (first.mean, first.std) == (again.mean, again.std)
+        before, after = (s.model.state_dict()["trunk.conv1.weight"] for s in (first, again))
+        np.testing.assert_allclose(before, after, atol=1e-9)
+    assert main(["train", "--resume", str(tmp_path / "dataset" / "again" / "r")]) == 0
+
+
+def test_a_run_as_weights_names_convert(trained, tmp_path, capsys):
+    _, run, data = trained
+    for source in (run, run / "best.safetensors"):
+        code = train(data, tmp_path, "--weights", str(source))
+        refused(capsys, code, f"minifcn convert {source} FILE.safetensors")
+
+
+def test_values_that_are_no_numbers_are_one_sentence(trained, tmp_path, capsys):
+    file, _, data = trained
+    write_weights(
+        read_weights(file) | {"bn1.bias": np.full(4, np.nan, np.float32)},
+        tmp_path / "nan.safetensors",
+    )
+    code = train(data, tmp_path / "runs", "--weights", str(tmp_path / "nan.safetensors"))
+    refused(capsys, code, "nan.safetensors", "not finite", "bn1.bias")
+
+
 def test_convert_gives_the_trunk_back(trained, tmp_path, capsys):
     _, run, _ = trained
     out = tmp_path / "out.safetensors"
@@ -95,6 +133,7 @@ def test_what_train_refuses(trained, tmp_path, capsys):
     refused(capsys, train(data, tmp_path, "--head", "fcn2s"), "fcn2s", "fcn4s")
     refused(capsys, train(data, tmp_path, "--trunk", "vgg11"), "vgg11", "vgg16_bn")
     refused(capsys, train(data, tmp_path, "--widths", "4,4,4,4,4"), "give four channel counts")
+    refused(capsys, train(data, tmp_path, "--widths", "4,x"), "a whole number for each stage")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -102,8 +141,15 @@ def test_what_convert_refuses(trained, tmp_path, capsys):
     _, run, _ = trained
     refused(capsys, main(["convert", str(run), str(tmp_path / "x.pth")]), "x.pth", "safetensors")
     refused(capsys, main(["convert", str(tmp_path / "none"), "x.safetensors"]), "does not exist")
-    best = str(run / "best.safetensors")
-    refused(capsys, main(["convert", best, best]), "written over itself")
+
+
+def test_convert_writes_over_nothing(trained, tmp_path, capsys):
+    _, run, _ = trained
+    for best in (run / "best.safetensors", run / "../r/best.safetensors"):
+        before = best.read_bytes()
+        for source in (run, best):
+            refused(capsys, main(["convert", str(source), str(best)]), best, "exists")
+        assert best.read_bytes() == before
 
 
 def test_summary_knows_the_trunks(capsys):

@@ -137,6 +137,11 @@ def test_a_picture_too_small_for_the_stages():
         small_classifier(2, 5, generator=rng())
 
 
+def test_features_without_a_convolution_are_named():
+    with pytest.raises(InputError, match="the Sequential has no convolution"):
+        Classifier(mf.nn.Sequential(mf.nn.ReLU()), mf.nn.Sequential(), 9)
+
+
 def test_a_bad_input_size_is_named():
     with pytest.raises(InputError, match="Classifier: input_size is 0"):
         conv = mf.nn.Conv2d(1, 1, 1, generator=rng())

@@ -15,13 +15,14 @@ from minifcn.errors import InputError, ShapeError
 from minifcn.models import (
     classify_densely,
     classify_patches,
+    enlarge,
     small_classifier,
     to_dense,
     to_fully_convolutional,
     windows_about,
 )
 from minifcn.models.patches import mirrored
-from minifcn.study import counting, patches_against_fcn
+from minifcn.study import counting, patches_against_fcn, summary
 
 
 def rng(seed=0):
@@ -72,6 +73,28 @@ def test_patches_and_the_dense_net_give_the_same(height, width, batch, shape):
     s = verdict.stride[0]
     coarse = classify_densely(full, picture, side)
     np.testing.assert_allclose(coarse, patches[:, ::s, ::s], rtol=1e-9, atol=1e-11)
+
+
+@given(st.integers(1, 11), st.integers(1, 11), st.integers(1, 5))
+def test_enlarged_cells_stay_over_their_pixels(height, width, stride):
+    """Of a plane, row + 100·column, the cells give all pixels back up to the last cell's."""
+    rows, columns = np.mgrid[:height, :width].astype(float)
+    plane = (rows + 100 * columns)[None]
+    found = enlarge(plane[:, ::stride, ::stride], stride, (height, width))
+    last = [(n - 1) // stride * stride for n in (height, width)]
+    wanted = np.minimum(rows, last[0]) + 100 * np.minimum(columns, last[1])
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-12)
+
+
+def test_interpolate_alone_would_lay_the_cells_of_stride_4_one_and_a_half_pixels_too_far():
+    cells = mf.Tensor(np.arange(0.0, 32.0, 4.0) * np.ones((1, 1, 8, 1)))
+    found = mf.functional.interpolate(cells, size=(32, 32)).numpy()[0, 0, 0]
+    np.testing.assert_allclose(found[2:-2], np.arange(32.0)[2:-2] - 1.5)
+
+
+def test_cells_that_do_not_fit_the_picture_are_named():
+    with pytest.raises(ShapeError, match=r"\(2, 3, 3\); wanted \(classes, 3, 2\).*4 pixels of 9×8"):
+        enlarge(np.zeros((2, 3, 3)), 4, (9, 8))
 
 
 def test_a_patch_by_hand():
@@ -129,6 +152,14 @@ def test_counted_multiplications_are_those_of_the_places_visited():
     assert result.dense.count.fed == (size + side - 1) ** 2 * 2 * 8
     assert result.at_stride.scores.shape == (3, 4, 4) and result.stride == 2
     assert result.dense.difference < 1e-12 and result.at_stride.difference < 1e-12
+
+
+def test_a_transposed_convolution_counts_as_in_the_summary():
+    net = nn.Sequential(nn.ConvTranspose2d(2, 6, (3, 2), stride=2, groups=2, generator=rng()))
+    with counting(net) as count, mf.no_grad():
+        net(mf.Tensor(np.zeros((5, 2, 4, 7), np.float32)))
+    assert count.multiplications == 5 * (2 * 4 * 7) * (3 * 3 * 2)  # pictures, inputs, from each one
+    assert count.multiplications == 5 * summary(net, (2, 4, 7)).multiplications
 
 
 def test_the_table_shows_what_was_counted():

@@ -11,6 +11,7 @@ from minifcn import functional as F
 from minifcn import models
 from minifcn.errors import InputError
 from minifcn.models import FCN, ResNetFCN, weights
+from minifcn.models.torchvision_names import network_of
 from minifcn.tensor import Tensor, no_grad
 
 # Where the convolutions stand in torchvision's ``features``, by stage: read off its listings.
@@ -223,3 +224,40 @@ def test_another_network_is_recognised() -> None:
     assert "they look like vgg16's" in refused(resnet(), vgg16())
     assert "they look like vgg16_bn's" in refused(net(), vgg16(batch_norm=True))
     assert "look like" not in refused(net(), {})
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_numbers_of_another_kind_are_refused(strict: bool) -> None:
+    arrays = resnet().trunk.state_dict()
+    assert arrays["bn1.num_batches_tracked"].dtype == np.int64  # and that one may count
+    for dtype in (np.int64, np.complex64, np.bool_):
+        other = arrays | {"conv1.weight": arrays["conv1.weight"].astype(dtype)}
+        said = refused(resnet(), other, strict=strict)
+        assert f"1 array is not of floating numbers (conv1.weight is {np.dtype(dtype)})" in said
+    biased = vgg16(batch_norm=True)
+    biased["features.0.bias"] = biased["features.0.bias"].astype(np.int32)  # it goes into a mean
+    assert "(features.0.bias is int32)" in refused(net(batch_norm=True), biased, strict=strict)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e300])
+def test_values_that_are_not_finite_here_are_refused(value: float) -> None:
+    arrays = resnet().trunk.state_dict()
+    arrays["layer2.0.bn1.running_var"] = np.array([1.0, value, 1.0])
+    said = refused(resnet(), arrays)
+    assert "1 array is not finite (layer2.0.bn1.running_var) in float32" in said
+
+
+def test_a_part_of_the_names_proves_no_network() -> None:
+    for trunk in models.TRUNKS:
+        narrow = net(trunk == "vgg16_bn") if "vgg" in trunk else resnet(trunk)
+        assert network_of(weights.save(narrow)) == trunk
+    alexnet = (0, 3, 6, 8, 10)
+    names = [f"features.{n}.{part}" for n in alexnet for part in ("weight", "bias")]
+    assert network_of([*names, "classifier.1.weight"]) == "alexnet"
+    fcn2s = models.fcn2s(2, widths=WIDTHS, fc_channels=FC, generator=rng())
+    assert network_of(weights.save(fcn2s)) == ""
+    vgg19 = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)
+    assert network_of(f"features.{n}.{part}" for n in vgg19 for part in ("weight", "bias")) == ""
+    resnet34 = [*resnet("resnet34").trunk.state_dict()]
+    resnet50 = [name.replace("conv2", "conv3") for name in resnet34 if ".conv2" in name]
+    assert network_of(resnet34 + resnet50) == ""  # three convolutions a block

@@ -1,11 +1,14 @@
 """Settings, recipes, class weights: records and rules without a network."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
-from minifcn.errors import InputError
+import minifcn as mf
+from minifcn import models
+from minifcn.errors import InputError, ShapeError
 from minifcn.training.class_weights import median_frequency_weights
 from minifcn.training.recipes import (
     NUCLEI,
@@ -99,13 +102,29 @@ def test_median_frequency_weights_by_hand():
     np.testing.assert_array_equal(median_frequency_weights([], 2), [1, 1])
 
 
-@pytest.mark.parametrize("trunk", ["vgg", "resnet18"])
-def test_one_cell_in_a_batch_has_no_variance(trunk):
+@pytest.mark.parametrize(("trunk", "cell"), [("vgg", 32), ("resnet18", 32), ("vgg16_bn", 16)])
+def test_one_cell_in_a_batch_has_no_variance(trunk, cell):
     widths = (4,) * (4 if trunk == "resnet18" else 5)
     with pytest.raises(InputError, match="give a larger crop or batch"):
-        Settings(trunk=trunk, widths=widths, crop=(32, 20), batch_size=1)
-    Settings(trunk=trunk, widths=widths, crop=(33, 20), batch_size=1)
-    Settings(trunk="vgg16", crop=(32, 20), batch_size=1)
+        Settings(trunk=trunk, widths=widths, crop=(cell, 9), batch_size=1)
+    Settings(trunk=trunk, widths=widths, crop=(cell + 1, 9), batch_size=1)
+    Settings(trunk=trunk, widths=widths, crop=(cell, 9), batch_size=2)
+    Settings(trunk="vgg16", widths=widths[:1] * 5, crop=(1, 1), batch_size=1)
+
+
+@pytest.mark.parametrize("trunk", ["vgg16_bn", "resnet18", "vgg"])
+@pytest.mark.parametrize("more", [0, 1])
+def test_one_cell_is_where_normalisation_fails(trunk, more):
+    """The rule against the nets: one picture of a cell's size fails, a larger passes."""
+    made = {
+        "widths": (2,) * (4 if trunk == "resnet18" else 5),
+        "generator": np.random.default_rng(0),
+    }
+    made |= {} if trunk == "resnet18" else {"fc_channels": 2}
+    net = models.FCN(2, **made) if trunk == "vgg" else models.fcn_on(trunk, 2, **made)
+    cell = (16 if trunk == "vgg16_bn" else 32) + more
+    with nullcontext() if more else pytest.raises(ShapeError):
+        net(mf.zeros(1, 3, cell, 1))
 
 
 def test_a_trunk_brings_its_widths_and_weights_their_normalisation():
@@ -119,3 +138,18 @@ def test_a_trunk_brings_its_widths_and_weights_their_normalisation():
     assert (settings.widths, settings.normalise) == ((2, 2, 2, 2), "caffe")
     with pytest.raises(InputError, match="resnet18 has no fc6 and fc7"):
         settings_for("voc", {"trunk": "resnet18", "dropout": 0.5})
+
+
+def test_a_trunk_has_widths_of_its_own_in_python_too():
+    assert Settings().widths == (16, 32, 64, 128, 128)
+    assert Settings(trunk="resnet18").widths == (64, 128, 256, 512)
+    assert Settings(trunk="vgg16").widths == (64, 128, 256, 512, 512)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [((), ()), ((0, 0), (1, 1)), ((0,) * 3, (1, 1, 0)), ((0, 0, np.nan), (1,) * 3)]
+)
+def test_the_weights_own_normalisation_is_six_numbers(mean, std):
+    assert Settings(normalise="weights", mean=(0, 0, 0), std=(1, 1, 1)).normalise == "weights"
+    with pytest.raises(InputError, match="three numbers each, and std above 0"):
+        Settings(normalise="weights", mean=mean, std=std)

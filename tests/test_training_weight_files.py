@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import save as library_save
 
 from minifcn import models
+from minifcn.data.normalisation import Normalisation
 from minifcn.errors import InputError
-from minifcn.training.weight_files import read_weights, write_weights
+from minifcn.training.weight_files import read_normalisation, read_weights, write_weights
 
 
 def arrays_in_any_order() -> dict[str, np.ndarray]:
@@ -94,3 +97,76 @@ def test_without_pytorch_a_pth_stays_shut(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(InputError, match="PyTorch, which is not installed; `pip install torch`"):
         read_weights(path)
+
+
+def test_a_pytorch_that_ran_code_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*given: object, **settings: object) -> None:
+        raise AssertionError("the file was opened")
+
+    path = tmp_path / "w.pth"
+    path.write_bytes(b"whatever")
+    for version in ("2.5.1+cpu", "1.13.1"):
+        old = SimpleNamespace(__version__=version, load=load)
+        monkeypatch.setitem(sys.modules, "torch", old)
+        with pytest.raises(InputError, match="CVE-2025-32434.*give the weights as .safetensors"):
+            read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"a": np.zeros(2, np.complex128)}, "cannot hold these arrays .*; give floating numbers"),
+        ({"a": np.array(["text"])}, "cannot hold these arrays"),
+        ({"__metadata__": np.zeros(2)}, "an array is named __metadata__"),
+    ],
+)
+def test_what_the_format_cannot_hold(
+    tmp_path: Path, arrays: dict[str, np.ndarray], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        write_weights(arrays, tmp_path / "w.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_without_arrays(tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(library_save({}))
+    with pytest.raises(InputError, match="holds no arrays; give the state_dict"):
+        read_weights(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    "seen", [Normalisation((0.1 + 0.2, 0.5, 0.6), (0.2, 1 / 3, 1 / 255)), Normalisation(None, None)]
+)
+def test_the_header_says_what_the_weights_were_shown(tmp_path: Path, seen: Normalisation) -> None:
+    path = tmp_path / "w.safetensors"
+    write_weights({"a": np.ones(3)}, path)
+    assert read_normalisation(path) is None
+    write_weights({"a": np.ones(3)}, path, seen)
+    assert read_normalisation(path) == seen
+    np.testing.assert_array_equal(read_weights(path)["a"], 1)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"format": "weights 2", "channels": "rgb", "mean": None, "std": None},
+        {"format": "weights 1", "channels": "bgr", "mean": None, "std": None},
+        {"format": "weights 1", "channels": "rgb", "mean": ["x"], "std": [1]},
+        {"format": "weights 1", "channels": "rgb", "mean": None, "std": [1]},
+        {"format": "weights 1"},
+    ],
+)
+def test_a_header_that_is_not_understood(tmp_path: Path, about: dict[str, object]) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(library_save({"a": np.ones(3)}, {"minifcn weights": json.dumps(about)}))
+    with pytest.raises(InputError, match="use the minifcn that wrote it"):
+        read_normalisation(path)
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[1]", "[" * 100_000])
+def test_a_header_of_others_says_nothing(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(library_save({"a": np.ones(3)}, {"minifcn weights": text}))
+    assert read_normalisation(path) is None and set(read_weights(path)) == {"a"}

@@ -156,7 +156,8 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--dropout", type=float, metavar="X", help="share of fc6's and fc7's results left out")
     add("--normalise", choices=("dataset", "picture", "imagenet", "caffe"),
         help="by the mean and deviation of the training set or of each picture; or as the "
-        "--weights were trained: torchvision's way (default with them), or Caffe's")  # fmt: skip
+        "--weights were trained: torchvision's way, or Caffe's (with them, default: as their "
+        "file says, else imagenet)")  # fmt: skip
     add("--optimizer", choices=("adam", "sgd"), help="AdamW, or SGD with momentum 0.9")
     add("--lr", type=float, metavar="X", help="learning rate after the warm-up")
     add("--weight-decay", type=float, metavar="X", help="pull of the weights towards zero")
@@ -351,7 +352,8 @@ def _widths(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of channels; write five whole numbers, such as 16,32,64,128,128"
+            f"{text!r} is no list of channels; write a whole number for each stage, such as "
+            "16,32,64,128,128 (of a ResNet four)"
         ) from None
 
 

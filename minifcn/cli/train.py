@@ -19,6 +19,7 @@ from minifcn.cli.place import place
 from minifcn.cli.progress import TrainingProgress
 from minifcn.data import oracle
 from minifcn.data.folder import PairedFiles
+from minifcn.data.normalisation import Normalisation
 from minifcn.data.pictures import read_names
 from minifcn.errors import InputError
 from minifcn.models import RESNET_BLOCKS
@@ -27,7 +28,7 @@ from minifcn.training import Checkpoint, Run, Settings, Trainer
 from minifcn.training.recipes import CEILING_SHARE, coarsest_sufficient, evenly, settings_for
 from minifcn.training.run import load_settings
 from minifcn.training.splits import Splits, open_splits, resized
-from minifcn.training.weight_files import read_weights
+from minifcn.training.weight_files import read_normalisation, read_weights
 
 INTERRUPTED = 130
 ORACLE_PICTURES = 60
@@ -72,7 +73,13 @@ def _new(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
     place(settings.device, console)
     splits = open_splits(settings)
     _say_data(console, splits, settings)
-    weights = None if settings.weights is None else read_weights(Path(settings.weights))
+    weights, seen = None, None
+    if settings.weights is not None:
+        weights = read_weights(Path(settings.weights))
+        seen = read_normalisation(Path(settings.weights))
+    if seen is not None and "normalise" not in given:
+        mean, std = seen.mean or (), seen.std or ()
+        settings = replace(settings, normalise=seen.name, mean=mean, std=std)
     ceilings = _ceilings(splits.train, settings)
     if settings.trunk in RESNET_BLOCKS:  # whose stem has no output at stride 2
         del ceilings[2]
@@ -81,7 +88,7 @@ def _new(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
         settings = replace(settings, head=f"fcn{sufficient}s")
     trainer = Trainer(settings, splits.train)
     if weights is not None:
-        _start_from(trainer, weights, console)
+        _start_from(trainer, weights, seen, console)
     stride = int(settings.head.removeprefix("fcn").removesuffix("s"))
     console.print(tables.ceilings(ceilings, stride))
     if "head" in given:
@@ -98,13 +105,23 @@ def _new(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
     return run, splits
 
 
-def _start_from(trainer: Trainer, weights: dict[str, np.ndarray], console: Console) -> None:
+def _start_from(
+    trainer: Trainer, weights: dict[str, np.ndarray], seen: Normalisation | None, console: Console
+) -> None:
     settings = trainer.settings
+    # Caffe's weights expect blue first, but not once they have been through minifcn.
+    blue_first = settings.normalise == "caffe" and seen is None
     try:
-        trainer.start_from(weights)
+        trainer.start_from(weights, blue_first)
     except InputError as error:
         raise InputError(f"{settings.weights}: {error}; --trunk is {settings.trunk} now") from error
-    _say(console, f"starts from {settings.weights}; pictures normalised by: {settings.normalise}")
+    order = "blue first, turned round" if blue_first else "red first"
+    said = "" if seen is None else f" (its header says: {seen.name}, red first)"
+    _say(
+        console,
+        f"starts from {settings.weights}, {order}; pictures normalised by: "
+        f"{settings.normalise}{said}",
+    )
 
 
 def _resumed(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:

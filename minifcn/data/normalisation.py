@@ -12,6 +12,8 @@ does not ask for their order.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CAFFE_BGR_MEAN = (104.00698793, 116.66876762, 122.67891434)
@@ -21,3 +23,21 @@ KNOWN = {
     "caffe": (tuple(value / 255 for value in reversed(CAFFE_BGR_MEAN)), (1 / 255,) * 3),
 }
 """(mean, std) by name as `minifcn.data.normalise` takes them: red first, of pixels in 0..1."""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """`mean` and `std`, three numbers each, of red, green and blue in 0..1; or both None: each
+    picture by its own (see `minifcn.data.normalise`).
+    """
+
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+    @property
+    def name(self) -> str:
+        """One of KNOWN, "picture", or "weights": numbers that belong to the weights alone."""
+        if self.mean is None:
+            return "picture"
+        names = (name for name, known in KNOWN.items() if known == (self.mean, self.std))
+        return next(names, "weights")

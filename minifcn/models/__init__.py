@@ -4,7 +4,7 @@ from minifcn.models.classifier import Classifier, alexnet, small_classifier, vgg
 from minifcn.models.dense import to_dense
 from minifcn.models.fcn import FCN, fcn2s, fcn4s, fcn8s, fcn16s, fcn32s
 from minifcn.models.named import TRUNKS, fcn_on, from_config
-from minifcn.models.patches import classify_densely, classify_patches, windows_about
+from minifcn.models.patches import classify_densely, classify_patches, enlarge, windows_about
 from minifcn.models.resnet import RESNET_BLOCKS, RESNET_WIDTHS, ResNet, resnet18, resnet34
 from minifcn.models.resnet_fcn import ResNetFCN
 from minifcn.models.surgery import to_fully_convolutional
@@ -27,6 +27,7 @@ __all__ = [
     "alexnet",
     "classify_densely",
     "classify_patches",
+    "enlarge",
     "fcn2s",
     "fcn4s",
     "fcn8s",

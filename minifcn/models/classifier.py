@@ -18,7 +18,8 @@ Image Recognition" (2015), for VGG16.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -38,6 +39,9 @@ class Classifier(nn.Module):
         features: convolutions and pools, whose first convolution has C channels in.
         classifier: what works on the flattened features, Linear layers first and last.
         input_size: H and W, one int for a square.
+
+    Raises:
+        InputError: if there is no convolution, or ``input_size`` is not positive.
     """
 
     def __init__(
@@ -45,9 +49,7 @@ class Classifier(nn.Module):
     ) -> None:
         self.features = features
         self.classifier = classifier
-        self.in_channels = next(
-            m for m in features.modules() if isinstance(m, nn.Conv2d)
-        ).in_channels
+        self.in_channels = first_convolution(features).in_channels
         self.input_size = pair("Classifier", "input_size", input_size, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,6 +63,17 @@ class Classifier(nn.Module):
                 "size, or make the net fully convolutional (models.to_fully_convolutional)"
             )
         return self.classifier(self.features(x).flatten(1))
+
+
+def first_convolution(net: nn.Module) -> nn.Conv2d:
+    """The first convolution of a chain, which knows C and dtype; InputError if there is none."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            return layer
+    raise InputError(
+        f"the {type(net).__name__} has no convolution, so nothing says how many channels a picture "
+        "has; give a chain with a Conv2d"
+    )
 
 
 def alexnet(
@@ -79,7 +92,6 @@ def alexnet(
         dtype: of all parameters, and of the input.
     """
     made: dict[str, Any] = {"generator": generator, "dtype": dtype}
-    masks = generator.spawn(1)[0]
     features = nn.Sequential(
         nn.Conv2d(3, 64, 11, stride=4, padding=2, **made),
         nn.ReLU(),
@@ -95,16 +107,8 @@ def alexnet(
         nn.ReLU(),
         nn.MaxPool2d(3, 2),
     )
-    classifier = nn.Sequential(
-        nn.Dropout(dropout, generator=masks),
-        nn.Linear(256 * 6 * 6, 4096, **made),
-        nn.ReLU(),
-        nn.Dropout(dropout, generator=masks),
-        nn.Linear(4096, 4096, **made),
-        nn.ReLU(),
-        nn.Linear(4096, num_classes, **made),
-    )
-    return Classifier(features, classifier, 224)
+    sizes = 256 * 6 * 6, 4096, 4096, num_classes
+    return Classifier(features, _fully_connected(sizes, dropout, "before", **made), 224)
 
 
 def vgg16(
@@ -126,7 +130,6 @@ def vgg16(
         dtype: of all parameters, and of the input.
     """
     made: dict[str, Any] = {"generator": generator, "dtype": dtype}
-    masks = generator.spawn(1)[0]
     layers: list[nn.Module] = []
     before = 3
     for width, count in zip(VGG16_WIDTHS, VGG16_CONVS, strict=True):
@@ -137,15 +140,8 @@ def vgg16(
             layers.append(nn.ReLU())
             before = width
         layers.append(nn.MaxPool2d(2))
-    classifier = nn.Sequential(
-        nn.Linear(before * 7 * 7, 4096, **made),
-        nn.ReLU(),
-        nn.Dropout(dropout, generator=masks),
-        nn.Linear(4096, 4096, **made),
-        nn.ReLU(),
-        nn.Dropout(dropout, generator=masks),
-        nn.Linear(4096, num_classes, **made),
-    )
+    sizes = before * 7 * 7, 4096, 4096, num_classes
+    classifier = _fully_connected(sizes, dropout, "behind", **made)
     return Classifier(nn.Sequential(*layers), classifier, 224)
 
 
@@ -192,7 +188,6 @@ def small_classifier(
             f"stages is {stages}; give each stage the channels of one convolution or more"
         )
     made: dict[str, Any] = {"generator": generator, "dtype": dtype}
-    masks = generator.spawn(1)[0]
     layers: list[nn.Module] = []
     before = in_channels
     for i, widths in enumerate(stages):
@@ -203,13 +198,23 @@ def small_classifier(
             before = width
     features = nn.Sequential(*layers)
     left = output_size(nn.windows(features), input_size)
-    classifier = nn.Sequential(
-        nn.Dropout(dropout, generator=masks),
-        nn.Linear(before * left * left, fc_channels, **made),
-        nn.ReLU(),
-        nn.Dropout(dropout, generator=masks),
-        nn.Linear(fc_channels, fc_channels, **made),
-        nn.ReLU(),
-        nn.Linear(fc_channels, num_classes, **made),
-    )
-    return Classifier(features, classifier, input_size)
+    sizes = before * left * left, fc_channels, fc_channels, num_classes
+    return Classifier(features, _fully_connected(sizes, dropout, "before", **made), input_size)
+
+
+def _fully_connected(
+    sizes: tuple[int, int, int, int],
+    dropout: float,
+    dropped: Literal["before", "behind"],
+    *,
+    generator: np.random.Generator,
+    dtype: DTypeLike,
+) -> nn.Sequential:
+    """fc6, fc7 and fc8; elements are dropped before fc6 and fc7, or behind them."""
+    made: dict[str, Any] = {"generator": generator, "dtype": dtype}
+    masks = generator.spawn(1)[0]
+    layers: list[nn.Module] = []
+    for c, k in pairwise(sizes[:3]):
+        fc, drop = nn.Linear(c, k, **made), nn.Dropout(dropout, generator=masks)
+        layers += [drop, fc, nn.ReLU()] if dropped == "before" else [fc, nn.ReLU(), drop]
+    return nn.Sequential(*layers, nn.Linear(sizes[2], sizes[3], **made))

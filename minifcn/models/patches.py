@@ -20,6 +20,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from minifcn import nn
 from minifcn.errors import InputError, ShapeError
+from minifcn.functional import interpolate
 from minifcn.geometry import coordinate_map
 from minifcn.models.classifier import Classifier
 from minifcn.tensor import Tensor, no_grad
@@ -94,6 +95,36 @@ def classify_densely(net: nn.Module, picture: np.ndarray, window: int) -> np.nda
     border = mirrored(picture, window)[None].transpose(0, 3, 1, 2)
     with no_grad():
         return net(Tensor(border)).numpy()[0]
+
+
+def enlarge(scores: np.ndarray, stride: int, size: tuple[int, int]) -> np.ndarray:
+    """Scores of every s-th pixel, as `classify_densely` gives them, become scores of all.
+
+    Cell i lies over pixel s·i, and between cells the scores are bilinear. (`interpolate` to H×W
+    would lay it over the middle of the s pixels from s·i on, (s - 1)/2 too far.) Behind the last
+    cell its scores go on.
+
+    Args:
+        scores: (classes, ⌈H/s⌉, ⌈W/s⌉), those at [::s, ::s].
+        stride: s.
+        size: H and W.
+
+    Returns:
+        (classes, H, W), of the scores' dtype.
+
+    Raises:
+        ShapeError: if there are not so many cells.
+    """
+    cells = tuple(-(-n // stride) for n in size)
+    if scores.ndim != 3 or scores.shape[1:] != cells:
+        raise ShapeError(
+            f"enlarge: the scores have the shape {scores.shape}; wanted (classes, "
+            f"{cells[0]}, {cells[1]}), a cell for every {stride} pixels of {size[0]}×{size[1]}"
+        )
+    reached = tuple((n - 1) * stride + 1 for n in cells)  # from the first cell to the last
+    between = interpolate(Tensor(scores[None]), reached, align_corners=True).numpy()[0]
+    behind = [(0, n - m) for n, m in zip(size, reached)]
+    return np.pad(between, [(0, 0), *behind], mode="edge")
 
 
 def _side(classifier: Classifier) -> int:

@@ -118,7 +118,7 @@ class _Walk:
                 pool = nn.AvgPool2d(self.size, stride=1)
                 self.size = (1, 1)
                 return pool
-            if isinstance(module, nn.Windowed | nn.BatchNorm2d):
+            if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | nn.BatchNorm2d):
                 self._pass(name, module)
                 return deepcopy(module)
         raise InputError(

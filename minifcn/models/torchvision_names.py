@@ -13,11 +13,15 @@ A classifier and an FCN on the same trunk differ in four ways:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
 
 from minifcn import nn
 from minifcn.models.fcn import FCN
+from minifcn.models.named import TRUNKS, fcn_on
 from minifcn.models.resnet_fcn import ResNetFCN
 
 
@@ -39,8 +43,8 @@ class Row:
     less: str = ""
 
     @property
-    def may_be_missing(self) -> bool:
-        """Counts of batches came to the format later; older files lack them."""
+    def counts(self) -> bool:
+        """Whether it is a number of batches: whole, and missing in files older than it."""
         return self.theirs.endswith("num_batches_tracked")
 
 
@@ -95,3 +99,35 @@ def _of_vgg(net: FCN, shapes: dict[str, tuple[int, ...]]) -> Iterator[Row]:
             k, c, r, s = shapes[f"{name}.conv.weight"]
             yield Row(f"{theirs}.weight", f"{name}.conv.weight", (k, c * r * s))
             yield Row(f"{theirs}.bias", f"{name}.conv.bias", (k,))
+
+
+def network_of(names: Iterable[str]) -> str:
+    """Which of torchvision's networks has just these names; "" if none that is known here.
+
+    The classifier's may be there or not, for an FCN leaves the last of them behind. A part of the
+    names proves nothing: ResNet-50 has all convolutions of ResNet-34, VGG19 all numbers of VGG16.
+    """
+    return _networks().get(_features(names), "")
+
+
+def _features(names: Iterable[str]) -> frozenset[str]:
+    """Those names that tell networks apart."""
+    apart = ("classifier.", "fc.")
+    return frozenset(
+        name
+        for name in names
+        if not name.startswith(apart) and not name.endswith("num_batches_tracked")
+    )
+
+
+@cache
+def _networks() -> dict[frozenset[str], str]:
+    """Names to network. Of the trunks they are read off nets one channel wide."""
+    alexnet = (f"features.{n}.{part}" for n in (0, 3, 6, 8, 10) for part in ("weight", "bias"))
+    known = {frozenset(alexnet): "alexnet"}
+    for trunk, own in TRUNKS.items():
+        narrow = {"fc_channels": 1} if "fc_channels" in own else {}
+        widths = (1,) * len(own["widths"])
+        net = fcn_on(trunk, 1, widths=widths, generator=np.random.default_rng(0), **narrow)
+        known[_features(row.theirs for row in rows(net))] = trunk
+    return known

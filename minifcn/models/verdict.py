@@ -16,6 +16,7 @@ import numpy as np
 
 from minifcn import nn
 from minifcn.geometry import coordinate_map
+from minifcn.models.classifier import first_convolution
 from minifcn.tensor import Tensor, no_grad
 
 STEPS = 2  # the larger picture has so many strides more than the training size: 3×3 cells, of which
@@ -105,11 +106,14 @@ def examine(
         layers: what became a convolution, for the report.
         padding: layers that see beyond their input's edge, for the report.
         generator: where the pictures are drawn from.
+
+    Raises:
+        InputError: if the net has no convolution.
     """
     height, width = input_size
     maps = [coordinate_map(nn.windows(net, axis)) for axis in (0, 1)]
     down, right = int(maps[0].scale), int(maps[1].scale)
-    first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
+    first = first_convolution(net)
     larger = height + STEPS * down, width + STEPS * right
     drawn = generator.standard_normal((1, *larger, first.in_channels)).astype(first.weight.dtype)
     picture = drawn.transpose(0, 3, 1, 2)

@@ -12,7 +12,7 @@ import numpy as np
 
 from minifcn import nn
 from minifcn.errors import InputError
-from minifcn.models.torchvision_names import Row, left_behind, rows
+from minifcn.models.torchvision_names import Row, left_behind, network_of, rows
 from minifcn.nn import LoadResult
 
 SHOWN = 3
@@ -28,7 +28,7 @@ def load(net: nn.Module, arrays: Mapping[str, np.ndarray], strict: bool = True) 
         arrays: floating arrays of any precision, for example of torchvision's vgg16, vgg16_bn,
             resnet18, resnet34 or alexnet.
         strict: whether every name must be there and no other. If False, such names are passed
-            over; shapes must agree all the same.
+            over; shapes and kinds of numbers must agree all the same, and every value be finite.
 
     Returns:
         The names that were missing and those that were too many.
@@ -38,7 +38,7 @@ def load(net: nn.Module, arrays: Mapping[str, np.ndarray], strict: bool = True) 
     """
     table = rows(net)
     wanted = {row.theirs for row in table}
-    missing = [row.theirs for row in table if row.theirs not in arrays and not row.may_be_missing]
+    missing = [row.theirs for row in table if row.theirs not in arrays and not row.counts]
     alone = left_behind(net)
     too_many = [name for name in arrays if name not in wanted and not name.startswith(alone)]
     faults = [
@@ -46,19 +46,34 @@ def load(net: nn.Module, arrays: Mapping[str, np.ndarray], strict: bool = True) 
         for row in table
         if row.theirs in arrays and arrays[row.theirs].shape != row.shape
     ]
-    differences = [_counted(faults, "shape differs", "shapes differ")]
+    kinds = [
+        f"{row.theirs} is {arrays[row.theirs].dtype}"
+        for row in table
+        if row.theirs in arrays and not _fits(arrays[row.theirs].dtype, row)
+    ]
+    differences = [
+        _counted(faults, "shape differs", "shapes differ"),
+        _counted(kinds, "array is not of floating numbers", "arrays are not of floating numbers"),
+    ]
     if strict:
         differences.append(_counted(missing, "name is missing", "names are missing"))
         differences.append(_counted(too_many, "name is too many", "names are too many"))
     if any(differences):
-        what = looks_like(arrays)
+        what = network_of(arrays)
         raise InputError(
             f"the weights do not fit this {type(net).__name__}: "
             f"{', '.join(d for d in differences if d)}; "
             + (f"they look like {what}'s: " if what else "")
             + "build the network that they belong to, or give this one's weights"
         )
-    net.load_state_dict(_ours(net, table, arrays), strict=False)
+    ours = _ours(net, table, arrays)
+    wild = [row.theirs for row in table if row.ours in ours and not _finite(ours[row.ours])]
+    if wild:
+        raise InputError(
+            f"{_counted(wild, 'array is not finite', 'arrays are not finite')} in "
+            f"{next(net.parameters()).dtype}; give weights of a training that went well"
+        )
+    net.load_state_dict(ours, strict=False)
     return LoadResult(missing, too_many)
 
 
@@ -88,18 +103,13 @@ def red_first(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return turned
 
 
-def looks_like(names: Mapping[str, np.ndarray]) -> str:
-    """Which of torchvision's networks has such names, or "" if none that is known here."""
-    for name, network in (
-        ("layer3.5.conv1.weight", "resnet34"),
-        ("layer4.1.conv1.weight", "resnet18"),
-        ("features.40.weight", "vgg16_bn"),
-        ("features.28.weight", "vgg16"),
-        ("classifier.1.weight", "alexnet"),
-    ):
-        if name in names:
-            return network
-    return ""
+def _fits(dtype: np.dtype, row: Row) -> bool:
+    """Whether weights can be of this kind: floating numbers, but whole ones where they count."""
+    return np.issubdtype(dtype, np.integer if row.counts else np.floating)
+
+
+def _finite(array: np.ndarray) -> bool:
+    return bool(np.isfinite(array).all())
 
 
 def _ours(
@@ -115,7 +125,8 @@ def _ours(
         if row.less in arrays:
             array = array - arrays[row.less]
         place = target[row.ours]
-        ours[row.ours] = array.reshape(place.shape).astype(place.dtype, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by the caller
+            ours[row.ours] = array.reshape(place.shape).astype(place.dtype, copy=False)
     return ours
 
 

@@ -6,12 +6,28 @@ layer looks at what really came out, call by call, so that work which is done ag
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from minifcn import nn
+from minifcn.tensor import Tensor
+
+
+def multiplications(layer: nn.Module, x: Tensor, output: Tensor) -> int:
+    """How often ``layer`` multiplies (and adds) to make ``output`` of ``x``, by its definition.
+
+    A convolution and a Linear gather with their weights at each output; a transposed convolution,
+    the adjoint of a convolution, scatters from each input. Holes and padding are not special, and
+    a fast algorithm needs fewer: F(4×4, 3×3) a quarter. Layers without such weights count as none:
+    they pass over their input once.
+    """
+    if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        return 0
+    places = x if isinstance(layer, nn.ConvTranspose2d) else output
+    return places.numel() * math.prod(layer.weight.shape[1:])
 
 
 @dataclass
@@ -19,8 +35,7 @@ class Count:
     """Sums over all calls since counting began.
 
     Attributes:
-        multiplications: each with an addition: for every output of a convolution or a Linear its
-            weights, one each. Holes and padding are not special; a fast algorithm needs fewer.
+        multiplications: see `multiplications`.
         fed: bytes of the net's own inputs.
         stored: bytes of all layers' outputs.
     """
@@ -40,10 +55,7 @@ def counting(net: nn.Module) -> Iterator[Count]:
 
     def look(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         count.stored += output.numel() * output.dtype.itemsize
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            count.multiplications += output.numel() * (
-                layer.weight.numel() // layer.weight.shape[0]
-            )
+        count.multiplications += multiplications(layer, inputs[0], output)
 
     def fed(net: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         count.fed += inputs[0].numel() * inputs[0].dtype.itemsize

@@ -9,7 +9,6 @@ are not known here run as they are.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 from minifcn import nn
 from minifcn.errors import ShapeError
 from minifcn.kernels.algorithm import choose
+from minifcn.study.counting import multiplications
 from minifcn.tensor import Tensor, no_grad
 
 
@@ -32,9 +32,8 @@ class Layer:
         kind: its class.
         output: (K, P, Q), or what else comes after the batch.
         parameters: learned values; 0 where the layer ran before in this network.
-        multiplications: each with an addition, as convolution and linear layers are defined:
-            P·Q·K·(C/groups)·R·S. The other layers pass over their input once, and count as none. A
-            fast algorithm needs fewer: F(4×4, 3×3) a quarter.
+        multiplications: each with an addition, P·Q·K·(C/groups)·R·S for a convolution; see
+            `counting.multiplications`.
         memory: bytes of the output.
         algorithm: by which `minifcn.kernels` computes it, for convolutions; otherwise "".
     """
@@ -153,15 +152,10 @@ def _output_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _layer(name: str, module: nn.Module, x: Tensor, output: Tensor, new: bool) -> Layer:
-    multiplications, algorithm = 0, ""
+    algorithm = ""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        transposed = isinstance(module, nn.ConvTranspose2d)
-        # A convolution gathers at each place of its output; a transposed one, the adjoint of a
-        # convolution, scatters from each place of its input.
-        places = math.prod((x if transposed else output).shape[2:])
-        multiplications = places * math.prod(module.weight.shape)
         algorithm = choose(
-            "input" if transposed else "forward",
+            "input" if isinstance(module, nn.ConvTranspose2d) else "forward",
             module.in_channels,
             module.out_channels,
             module.kernel_size,
@@ -171,14 +165,12 @@ def _layer(name: str, module: nn.Module, x: Tensor, output: Tensor, new: bool) -
             (output.shape[2], output.shape[3]),
             dtype=x.dtype,
         )
-    elif isinstance(module, nn.Linear):
-        multiplications = math.prod(x.shape[1:]) * module.out_features
     return Layer(
         name,
         type(module).__name__,
         output.shape[1:],
         nn.parameter_count(module) if new else 0,
-        multiplications,
+        multiplications(module, x, output),
         output.numel() * output.dtype.itemsize,
         algorithm,
     )

@@ -61,7 +61,7 @@ def settings_for(layout: str, given: Mapping[str, Any]) -> Settings:
         )
     own: dict[str, Any] = {}
     if trunk in TRUNKS:
-        own["widths"] = TRUNKS[trunk]["widths"]
+        own["widths"] = ()
     if given.get("weights") is not None:
         own["normalise"] = "imagenet"
     settings = replace(recipe, **{**own, **given, "layout": layout})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from typing import Any
 
 from minifcn.data.normalisation import KNOWN
@@ -13,7 +14,9 @@ from minifcn.training.views import VIEWS
 
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("poly", "cosine", "constant")
-NORMALISATIONS = ("dataset", "picture", *KNOWN)
+NORMALISATIONS = ("dataset", "picture", *KNOWN, "weights")
+VGG_WIDTHS = (16, 32, 64, 128, 128)
+"""Of the trunk "vgg", if none are given."""
 CLASS_WEIGHTS = ("none", "balanced")
 
 
@@ -30,9 +33,9 @@ class Settings:
     classes: tuple[str, ...] | None = None  # None: the layout's own names
     test_every: int | None = None  # layout nuclei: see `minifcn.data.nuclei.load`
 
-    trunk: str = "vgg"  # of these widths, or one of `minifcn.models.TRUNKS`
+    trunk: str = "vgg"  # of the widths below, or one of `minifcn.models.TRUNKS`
     head: str = "fcn8s"
-    widths: tuple[int, ...] = (16, 32, 64, 128, 128)  # ResNets have four
+    widths: tuple[int, ...] = ()  # none given: the trunk's own; ResNets have four
     convs: tuple[int, ...] = (2, 2, 2, 2, 2)
     fc_channels: int = 256
     dropout: float = 0.5
@@ -46,7 +49,9 @@ class Settings:
     scale: float = 1.25  # augmentation enlarges or shrinks a picture by up to this factor
     even_kinds: float = 0.0  # layout nuclei: see `minifcn.training.even_kinds`
     normalise: str = "dataset"  # by the training set's mean and deviation, each picture's own, or
-    # those that weights were trained with, see `minifcn.data.normalisation`
+    # those that weights were trained with, see `minifcn.data.normalisation`; "weights": by
+    mean: tuple[float, ...] = ()  # and
+    std: tuple[float, ...] = ()  # of red, green and blue in 0..1
 
     optimizer: str = "adam"
     lr: float = 2e-3
@@ -72,6 +77,9 @@ class Settings:
             if size is not None and (len(size) != 2 or min(size) < 1):
                 raise InputError(f"{name} is {size}; give a height and a width of 1 or more")
         _one_of("trunk", self.trunk, ("vgg", *TRUNKS))
+        if not self.widths:  # a frozen record is written to only here, before anyone has seen it
+            own = TRUNKS[self.trunk]["widths"] if self.trunk in TRUNKS else VGG_WIDTHS
+            object.__setattr__(self, "widths", own)
         stages = 4 if self.trunk in RESNET_BLOCKS else 5
         if len(self.widths) != stages or min(self.widths) < 1:
             raise InputError(
@@ -79,8 +87,9 @@ class Settings:
                 "of 1 or more"
             )
         _at_least("fc_channels", self.fc_channels, 1)
-        one_cell = self.crop is not None and max(self.crop) <= 32 and self.batch_size == 1
-        if one_cell and self.trunk not in ("vgg16", "vgg16_bn"):  # they normalise no such layer
+        # The stride of the deepest layer that is normalised: a crop of that size is one cell.
+        deepest = {"vgg16": 0, "vgg16_bn": 16}.get(self.trunk, 32)
+        if self.batch_size == 1 and self.crop is not None and max(self.crop) <= deepest:
             raise InputError(
                 f"crop is {self.crop} and batch_size 1, so that the deepest layers have one value "
                 "a channel, and no variance to normalise by; give a larger crop or batch"
@@ -107,6 +116,15 @@ class Settings:
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("normalise", self.normalise, NORMALISATIONS)
+        if self.normalise == "weights" and not (
+            len(self.mean) == len(self.std) == 3
+            and all(map(isfinite, self.mean + self.std))
+            and min(self.std) > 0
+        ):
+            raise InputError(
+                f"normalise is weights, mean {self.mean} and std {self.std}; give three numbers "
+                "each, and std above 0"
+            )
         _one_of("class_weights", self.class_weights, CLASS_WEIGHTS)
         _one_of("views", self.views, tuple(VIEWS))
         _one_of("device", self.device, ("auto", *DEVICES))

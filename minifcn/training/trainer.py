@@ -94,12 +94,13 @@ class Trainer:
         self.running = np.zeros((len(train.classes),) * 2)
         self.step_number = 0
 
-    def start_from(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def start_from(self, arrays: Mapping[str, np.ndarray], blue_first: bool = False) -> None:
         """Load weights by torchvision's names into the model and its average.
 
+        ``blue_first``: they expect blue before green and red, and are turned round.
         Raises InputError, with the names and shapes that differ, if they are another network's.
         """
-        if self.settings.normalise == "caffe":
+        if blue_first:
             arrays = weights.red_first(arrays)
         for model in (self.model, self.segmenter.model):
             weights.load(model, arrays)
@@ -213,6 +214,8 @@ def _normalisation(
     """Mean and deviation of each channel over the training pictures; None for each its own."""
     if settings.normalise == "picture":
         return None, None
+    if settings.normalise == "weights":
+        return settings.mean, settings.std
     if settings.normalise in KNOWN:
         return KNOWN[settings.normalise]
     mean, std = channel_statistics(data)

@@ -1,67 +1,148 @@
 """Files of weights by name: safetensors both ways, PyTorch's .pth through an installed PyTorch.
 
 A safetensors file is a header of names, shapes and places, and then numbers: reading it runs no
-code. A .pth file is a pickle, which may run any; PyTorch's ``weights_only=True`` is a reader that
-takes arrays alone from it, so without PyTorch such a file stays shut.
+code. A .pth file is a pickle, which may run any; PyTorch's ``weights_only=True`` is a reader meant
+to take arrays alone from it, so without PyTorch such a file stays shut. Up to PyTorch 2.5 a crafted
+file got its code run all the same (CVE-2025-32434): those are refused.
 
 The format wants contiguous arrays and knows no strides. Its NumPy library believes that it was
 given such and writes the memory as it lies, so that a transposed array comes back as another one.
 Convolution weights here are (K, C, R, S) to the eye and (R, S, C, K) in memory: every array is
 brought into order before it is written.
+
+Weights mean nothing without the numbers that they were shown. What minifcn writes says so in its
+header, as JSON under one name: channels "rgb", mean and std.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from minifcn.data.normalisation import Normalisation
 from minifcn.errors import InputError
+from minifcn.training.checkpoint import KEY as CHECKPOINT
 from minifcn.training.files import write_atomically
 
+KEY = "minifcn weights"
+FORMAT = "weights 1"
 ENDINGS = (".safetensors", ".pth", ".pt")
+HEADER = "__metadata__"
+"""What a safetensors file calls the text in its header; no array can have that name."""
+OLDEST_TORCH = (2, 6)
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a file, by name. Raises InputError when it cannot be read."""
+    """All arrays of a file, by name; at least one.
+
+    Raises InputError when the file cannot be read or holds none.
+    """
+    if path.is_dir():
+        raise InputError(_convert_first(path))
     if not path.is_file():
         raise InputError(
             f"{path} is not a file; give weights that end in {', '.join(ENDINGS[:-1])} or "
             f"{ENDINGS[-1]}"
         )
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix in ENDINGS:
-        return _read_torch(path)
-    raise InputError(
-        f"{path} ends in {path.suffix or 'nothing'}; give weights that end in "
-        f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
-    )
+    if path.suffix not in ENDINGS:
+        raise InputError(
+            f"{path} ends in {path.suffix or 'nothing'}; give weights that end in "
+            f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
+        )
+    arrays = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if not arrays:
+        raise InputError(f"{path} holds no arrays; give the state_dict of a network")
+    return arrays
 
 
-def write_weights(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+def read_normalisation(path: Path) -> Normalisation | None:
+    """Of the pictures that the weights were trained on, red first; None if the file says nothing.
+
+    Raises InputError when it says something that cannot be understood.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, framework="numpy") as file:
+        about = _about(file.metadata())
+    if not about:
+        return None
+    try:
+        if (about["format"], about["channels"]) != (FORMAT, "rgb"):
+            raise ValueError(f"{about['format']}, {about['channels']}")
+        mean, std = about["mean"], about["std"]
+        if mean is None and std is None:
+            return Normalisation(None, None)
+        return Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the header of {path} says what this minifcn does not know ({_first_line(error)}); "
+            "use the minifcn that wrote it"
+        ) from error
+
+
+def write_weights(
+    arrays: Mapping[str, np.ndarray], path: Path, normalisation: Normalisation | None = None
+) -> None:
     """Write a safetensors file beside ``path`` and rename it; arrays may lie in any order.
 
-    Raises InputError for another ending, and when the disk refuses.
+    ``normalisation``: of the pictures that they were trained on, red first; None: not known.
+
+    Raises InputError for another ending, for what the format cannot hold (complex numbers, an
+    array named as its header), and when the disk refuses.
     """
     if path.suffix != ".safetensors":
         raise InputError(f"{path} ends in {path.suffix or 'nothing'}; write to a .safetensors file")
-    content = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+    if HEADER in arrays:
+        raise InputError(f"an array is named {HEADER}, as the file's header is; give it another")
+    header = None
+    if normalisation is not None:
+        known = {"mean": normalisation.mean, "std": normalisation.std}
+        header = {KEY: json.dumps({"format": FORMAT, "channels": "rgb", **known})}
+    try:
+        ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        content = save(ordered, header)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot hold these arrays ({_first_line(error)}); give floating numbers"
+        ) from error
     write_atomically(path, lambda file: file.write(content))
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}
+            trained_here = CHECKPOINT in (file.metadata() or {})
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{path} cannot be read ({_first_line(error)}): it is cut short, another kind of file, "
             "or of a precision that NumPy lacks; give whole .safetensors weights in float32"
         ) from error
+    if trained_here:
+        raise InputError(_convert_first(path))
+    return arrays
+
+
+def _about(header: Mapping[str, str] | None) -> dict[str, Any]:
+    """What `write_weights` put into the header; empty in a file of others."""
+    try:
+        about = json.loads((header or {}).get(KEY, "{}"))
+    except (RecursionError, json.JSONDecodeError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _convert_first(path: Path) -> str:
+    return (
+        f"{path} is a run of minifcn, whose names are its own; take the trunk's weights out of it "
+        f"by `minifcn convert {path} FILE.safetensors`, and give that file"
+    )
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -72,22 +153,40 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             f"{path} is a file of PyTorch, which is not installed; `pip install torch`, or give "
             "the weights as .safetensors"
         ) from None
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
+        raise InputError(
+            f"{path} may run code in PyTorch {torch.__version__} (CVE-2025-32434); give the "
+            "weights as .safetensors, or update to PyTorch 2.6 or newer"
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises many kinds; what they mean is the same
         raise InputError(
             f"{path} cannot be read ({_first_line(error)}): it is cut short, or holds more than "
-            "arrays, which is never run; give a state_dict alone, or .safetensors weights"
+            "arrays, which PyTorch is told to refuse; give a state_dict alone, or .safetensors"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(t, torch.Tensor) for name, t in state.items()
+    ):
         raise InputError(
-            f"{path} holds a {type(state).__name__} that is not a dict of tensors alone; save "
-            "the network's state_dict(), and give that"
+            f"{path} holds a {type(state).__name__} that is not a dict of tensors by name alone; "
+            "save the network's state_dict(), and give that"
         )
-    # NumPy has no bfloat16.
-    tensors = {n: t.float() if t.dtype == torch.bfloat16 else t for n, t in state.items()}
-    return {str(name): tensor.detach().numpy() for name, tensor in tensors.items()}
+    arrays = {}
+    for name, tensor in state.items():
+        # NumPy has no bfloat16.
+        known = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+        try:
+            arrays[name] = known.detach().numpy()
+        except (RuntimeError, TypeError, ValueError) as error:  # sparse, quantised, …
+            raise InputError(
+                f"{path}: {name} is no array to NumPy ({_first_line(error)}); save dense tensors "
+                "of floating numbers"
+            ) from error
+    return arrays
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    """Its first sentence, for PyTorch goes on to say how to run the code after all."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0].split(". ")[0].rstrip(".")

@@ -138,6 +138,10 @@ class Loud:
         (Loud(), "holds more than arrays"),
         ([1, 2], "not a dict of tensors"),
         ({"a": 1}, "not a dict"),
+        ({}, "holds no arrays"),
+        ({7: torch.ones(2)}, "not a dict of tensors by name"),
+        ({"a": torch.eye(2).to_sparse()}, "a is no array to NumPy"),
+        ({"a": torch.ones(2, dtype=torch.float8_e4m3fn)}, "a is no array"),
     ],
 )
 def test_a_pth_that_holds_more_than_arrays(tmp_path, capfd, content, says):
