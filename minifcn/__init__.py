@@ -23,19 +23,15 @@ if not (Path(__file__).parent / "kernels").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
 _FROM = {
-    "minifcn.tensor": (
-        "Tensor",
-        "Function",
-        "no_grad",
-        "enable_grad",
-        "is_grad_enabled",
-    ),
+    "minifcn.tensor": ("Tensor",),
+    "minifcn.function": ("Function",),
+    "minifcn.recording": ("no_grad", "enable_grad", "is_grad_enabled"),
     "minifcn.graph": ("grad",),
     "minifcn.creation": ("zeros", "ones", "randn"),
     "minifcn.ops.shape": ("cat", "stack"),
     "minifcn.ops.matmul": ("matmul",),
     "minifcn.kernels.algorithm": ("conv_algorithm",),
-    "minifcn.errors": ("GraphError", "InputError", "ShapeError"),
+    "minifcn.errors": ("DeviceError", "GraphError", "InputError", "ShapeError"),
 }
 _MODULE_OF = {name: module for module, names in _FROM.items() for name in names}
 _SUBMODULES = (
@@ -59,19 +55,20 @@ if TYPE_CHECKING:
     from minifcn.creation import ones as ones
     from minifcn.creation import randn as randn
     from minifcn.creation import zeros as zeros
+    from minifcn.errors import DeviceError as DeviceError
     from minifcn.errors import GraphError as GraphError
     from minifcn.errors import InputError as InputError
     from minifcn.errors import ShapeError as ShapeError
+    from minifcn.function import Function as Function
     from minifcn.graph import grad as grad
     from minifcn.kernels.algorithm import conv_algorithm as conv_algorithm
     from minifcn.ops.matmul import matmul as matmul
     from minifcn.ops.shape import cat as cat
     from minifcn.ops.shape import stack as stack
-    from minifcn.tensor import Function as Function
+    from minifcn.recording import enable_grad as enable_grad
+    from minifcn.recording import is_grad_enabled as is_grad_enabled
+    from minifcn.recording import no_grad as no_grad
     from minifcn.tensor import Tensor as Tensor
-    from minifcn.tensor import enable_grad as enable_grad
-    from minifcn.tensor import is_grad_enabled as is_grad_enabled
-    from minifcn.tensor import no_grad as no_grad
 
 
 def __getattr__(name: str) -> Any:

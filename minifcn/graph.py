@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 
 from minifcn import device
+from minifcn.conversion import Cast
 from minifcn.errors import GraphError, ShapeError
+from minifcn.function import Function
 from minifcn.kernels import workspace
 from minifcn.kernels.elementwise import add
 from minifcn.ownership import is_alone
-from minifcn.tensor import Cast, Function, Tensor, set_grad_enabled
+from minifcn.recording import set_grad_enabled
+from minifcn.tensor import Tensor
 
 Node = Function | Tensor  # a leaf stands for itself
 

@@ -1,53 +1,19 @@
-"""Tensors that remember how they were made.
+"""Tensors: arrays that remember how they were made.
 
-A `Function` is one operation applied once: it computes an array in ``forward`` and, in
-``backward``, turns the gradient of its result into the gradients of its inputs. Because
-``backward`` is written in Tensor operations, it can be recorded in turn, and the gradient of a
-gradient comes free. `minifcn.graph` walks the graph.
-
-The graph points from results to inputs: a Tensor knows the Function that made it (its creator), and
-a Function knows the nodes that its inputs came from. It keeps an input's *values* only where its
-``backward`` reads them (`Function.reads`), so that memory is not held for nothing.
+The graph points from results to inputs: a Tensor knows the `minifcn.function.Function` that made it
+(its creator), and that knows the nodes its inputs came from. `minifcn.graph` walks it backwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from minifcn import device
 from minifcn.errors import DeviceError, GraphError, ShapeError
-
-_grad_enabled = True
-
-
-def is_grad_enabled() -> bool:
-    """Whether operations are being recorded."""
-    return _grad_enabled
-
-
-@contextmanager
-def set_grad_enabled(enabled: bool) -> Iterator[None]:
-    """Record operations, or not, inside the block."""
-    global _grad_enabled
-    before, _grad_enabled = _grad_enabled, enabled
-    try:
-        yield
-    finally:
-        _grad_enabled = before
-
-
-def no_grad() -> Any:
-    """Inside the block nothing is recorded: for prediction, and for changing parameters."""
-    return set_grad_enabled(False)
-
-
-def enable_grad() -> Any:
-    """Inside the block operations are recorded again, within an outer `no_grad`."""
-    return set_grad_enabled(True)
+from minifcn.recording import is_grad_enabled
 
 
 class Tensor:
@@ -81,7 +47,7 @@ class Tensor:
     data: Any  # np.ndarray, or the array of another device
     requires_grad: bool
     grad: Tensor | None
-    _creator: Function | None
+    _creator: Any  # a Function, which stands a floor higher, or None
     _clock: list[int]
     _owned: bool
 
@@ -163,7 +129,7 @@ class Tensor:
         return self.data.ndim
 
     @property
-    def node(self) -> Function | Tensor:
+    def node(self) -> Any:
         """Its place in the graph: the Function that made it; a leaf stands for itself."""
         return self if self._creator is None else self._creator
 
@@ -259,13 +225,13 @@ class Tensor:
         self._clock[0] = number
 
     def _change(self, what: str, value: Any = None) -> np.ndarray:
-        if _grad_enabled and isinstance(value, Tensor) and value.requires_grad:
+        if is_grad_enabled() and isinstance(value, Tensor) and value.requires_grad:
             raise GraphError(
                 f"{what}: the value takes part in a graph, which writing in place would lose; "
                 "build the result with minifcn.cat or arithmetic, or write under "
                 "`with minifcn.no_grad():`"
             )
-        if _grad_enabled and (self.requires_grad or self._creator is not None):
+        if is_grad_enabled() and (self.requires_grad or self._creator is not None):
             raise GraphError(
                 f"{what}: a Tensor that takes part in a graph cannot be changed in place while "
                 "operations are recorded; do it under `with minifcn.no_grad():`, or build a new one"
@@ -325,143 +291,3 @@ def _on_host_or_current(data: Any) -> Any:
     array = np.asarray(data)
     made_here = not isinstance(data, np.ndarray | np.generic)
     return device.move(array, device.current()) if made_here else array
-
-
-class Function:
-    """One operation, applied once: a node of the graph.
-
-    A subclass takes its settings in ``__init__`` and defines::
-
-        forward(self, *arrays) -> array              # arrays of one device; may save on self
-        backward(self, grad) -> tuple of gradients   # Tensors in, Tensors or None out
-
-    and is applied by calling the instance on Tensors. ``self.inputs[i]`` is input i as a Tensor
-    (only those that are read); ``self.needs[i]`` says whether a gradient for it is wanted.
-    """
-
-    #: gradient i needs the values of the inputs ``reads[i]``; None: of all. What no wanted gradient
-    #: needs is not kept.
-    reads: Mapping[int, tuple[int, ...]] | None = None
-    #: whether ``backward`` needs the result: it is then ``self.output``, an array
-    reads_output = False
-
-    used = False
-    needs: tuple[bool, ...]
-
-    def __call__(self, *inputs: Any) -> Tensor:
-        """Run ``forward`` and, if a gradient may be asked for, join the graph."""
-        if self.used:
-            raise GraphError(
-                f"{self.name}: this instance was applied before, and holds what that application "
-                "saved; make a new one for each application"
-            )
-        self.used = True
-        tensors = [x if x is None or isinstance(x, Tensor) else Tensor(x) for x in inputs]
-        device.together(self.name, *(None if x is None else x.data for x in tensors))
-        output = Tensor(self.forward(*(None if x is None else x.data for x in tensors)))
-        for x in tensors:
-            if x is not None and device.share_memory(output.data, x.data):  # a view
-                output._clock = x._clock
-        smooth = np.issubdtype(output.dtype, np.floating)
-        if _grad_enabled and smooth and any(x is not None and x.requires_grad for x in tensors):
-            self.needs = tuple(x is not None and x.requires_grad for x in tensors)
-            self.nodes = [None if x is None or not x.requires_grad else x.node for x in tensors]
-            kept = self._read(len(tensors))
-            self._kept = [x if i in kept else None for i, x in enumerate(tensors)]
-            self._versions = [-1 if x is None else x._version for x in self._kept]
-            self.shape, self.dtype = output.shape, output.dtype
-            self.result: Tensor | None = None
-            if self.reads_output:
-                self._output = output.data, output._clock, output._version
-            output.requires_grad = True
-            output._creator = self
-        return output
-
-    def forward(self, *arrays: Any) -> Any:
-        """The result, from arrays."""
-        raise NotImplementedError
-
-    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient of each input, from the gradient of the result."""
-        raise NotImplementedError
-
-    @property
-    def name(self) -> str:
-        """The operation's name, for messages."""
-        return type(self).__name__
-
-    @property
-    def freed(self) -> bool:
-        """Whether an earlier backward gave the saved values back."""
-        return self.used and "nodes" not in self.__dict__
-
-    @property
-    def inputs(self) -> list[Any]:
-        """The inputs that were kept. Reading one that was changed since is an error."""
-        for i, (x, version) in enumerate(zip(self._kept, self._versions, strict=True)):
-            if x is not None and x._version != version:
-                raise GraphError(
-                    f"{self.name}.backward: its input {i}, of shape {x.shape}, was changed in "
-                    f"place after the operation used it (version {x._version}, wanted {version}); "
-                    "run backward before the change, or change a .clone()"
-                )
-        return self._kept
-
-    @property
-    def output(self) -> np.ndarray:
-        """The result, where ``reads_output``. Reading it after a change in place is an error."""
-        array, clock, version = self._output
-        if clock[0] != version:
-            raise GraphError(
-                f"{self.name}.backward: its result, of shape {array.shape}, was changed in place "
-                "after it was computed; run backward before the change, or change a .clone()"
-            )
-        return array
-
-    def _read(self, count: int) -> set[int]:
-        """The positions of the inputs whose values the wanted gradients need."""
-        if self.reads is None:
-            return set(range(count))
-        wanted = (self.reads.get(i, ()) for i, need in enumerate(self.needs) if need)
-        return {position for positions in wanted for position in positions}
-
-    def free(self) -> None:
-        """Give back all that was saved: the graph behind this node cannot be walked again."""
-        self.__dict__.clear()
-        self.used = True
-
-
-class Cast(Function):
-    """The same numbers in another dtype; the gradient goes back in the first one."""
-
-    reads = {}
-
-    def __init__(self, dtype: Any) -> None:
-        self.to_dtype = np.dtype(dtype)
-
-    def forward(self, x: np.ndarray) -> np.ndarray:
-        """x in the wanted dtype, its memory in the same order."""
-        self.input_dtype = x.dtype
-        return x.astype(self.to_dtype)
-
-    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient in the input's dtype."""
-        return (Cast(self.input_dtype)(grad),)
-
-
-class Move(Function):
-    """The same numbers on another device; the gradient goes back to the first one."""
-
-    reads = {}
-
-    def __init__(self, name: str) -> None:
-        self.to_name = name
-
-    def forward(self, x: Any) -> Any:
-        """x on the wanted device, its memory in the same order."""
-        self.input_name = device.name_of(x)
-        return device.move(x, self.to_name)
-
-    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient on the input's device."""
-        return (Move(self.input_name)(grad),)

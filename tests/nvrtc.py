@@ -25,7 +25,7 @@ class Kernel:
     parameters: tuple[int, ...]
 
 
-def library() -> str | None:
+def compiler() -> str | None:
     """The compiler's file, if the wheel is installed."""
     try:
         installed = files(WHEEL) or []
@@ -41,7 +41,7 @@ def compiled(text: str, architecture: int, options: tuple[str, ...]) -> dict[str
     Raises:
         ValueError: with the compiler's words, if it does not compile.
     """
-    nvrtc = ctypes.CDLL(library())
+    nvrtc = ctypes.CDLL(compiler())
     program = ctypes.c_void_p()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None)
     flags = [f"--gpu-architecture=sm_{architecture}", "--ptxas-options=-v", *CUPY_OPTIONS, *options]

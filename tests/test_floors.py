@@ -14,7 +14,10 @@ FLOORS = [
     {"geometry", "device", "simulator"},
     {"launch"},
     {"kernels"},
-    {"tensor", "ownership", "graph", "metrics"},
+    {"recording"},
+    {"tensor", "metrics"},
+    {"function"},
+    {"conversion", "ownership", "graph"},
     {"data", "creation"},
     {"ops"},
     {"functional"},
@@ -28,9 +31,8 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 #: rooms on one floor that may still look at each other, one way
 BESIDE = {
     ("device", "simulator"),
-    ("graph", "tensor"),
     ("graph", "ownership"),
-    ("ownership", "tensor"),
+    ("graph", "conversion"),
     ("training", "study"),
     ("bench", "study"),
     ("selfcheck", "bench"),

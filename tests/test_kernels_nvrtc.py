@@ -26,7 +26,8 @@ HEAD = """\
 ROW = "{:18} {:21} {:8}" + " {:>4}" * len(ARCHITECTURES) + " {:>7}\n"
 
 pytestmark = pytest.mark.skipif(
-    nvrtc.library() is None, reason=f"NVIDIA's compiler is not installed: pip install {nvrtc.WHEEL}"
+    nvrtc.compiler() is None,
+    reason=f"NVIDIA's compiler is not installed: pip install {nvrtc.WHEEL}",
 )
 
 

@@ -12,7 +12,8 @@ from minifcn import functional as F
 from minifcn import models, nn
 from minifcn.errors import InputError, ShapeError
 from minifcn.models import FCN
-from minifcn.tensor import Tensor, no_grad
+from minifcn.recording import no_grad
+from minifcn.tensor import Tensor
 
 HEADS = ["fcn32s", "fcn16s", "fcn8s", "fcn4s", "fcn2s"]
 SMALL: dict[str, Any] = {"widths": (4, 4, 6, 6, 8), "convs": (1, 2, 1, 1, 1), "fc_channels": 8}

@@ -14,7 +14,8 @@ from minifcn.errors import InputError, ShapeError
 from minifcn.geometry import IDENTITY, Window, cells, coordinate_map, crop_offset, output_size
 from minifcn.models import ResNetFCN
 from minifcn.models.resnet import BasicBlock
-from minifcn.tensor import Tensor, no_grad
+from minifcn.recording import no_grad
+from minifcn.tensor import Tensor
 
 STRIDES = {"fcn32s": 32, "fcn16s": 16, "fcn8s": 8, "fcn4s": 4}
 

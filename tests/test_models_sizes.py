@@ -8,7 +8,8 @@ import pytest
 from minifcn import nn
 from minifcn.geometry import coordinate_map, output_size
 from minifcn.models import FCN
-from minifcn.tensor import Tensor, no_grad
+from minifcn.recording import no_grad
+from minifcn.tensor import Tensor
 
 HEADS = ["fcn32s", "fcn16s", "fcn8s", "fcn4s", "fcn2s"]
 

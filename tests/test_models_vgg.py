@@ -11,7 +11,8 @@ from minifcn import models, nn
 from minifcn.errors import InputError
 from minifcn.geometry import receptive_interval
 from minifcn.models import VGG
-from minifcn.tensor import Tensor, no_grad
+from minifcn.recording import no_grad
+from minifcn.tensor import Tensor
 
 
 def rng(seed: int = 0) -> np.random.Generator:

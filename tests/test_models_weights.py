@@ -12,7 +12,8 @@ from minifcn import models
 from minifcn.errors import InputError
 from minifcn.models import FCN, ResNetFCN, weights
 from minifcn.models.torchvision_names import network_of
-from minifcn.tensor import Tensor, no_grad
+from minifcn.recording import no_grad
+from minifcn.tensor import Tensor
 
 # Where the convolutions stand in torchvision's ``features``, by stage: read off its listings.
 VGG16 = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))

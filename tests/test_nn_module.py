@@ -11,7 +11,8 @@ import pytest
 
 from minifcn import nn
 from minifcn.errors import InputError
-from minifcn.tensor import Tensor, no_grad
+from minifcn.recording import no_grad
+from minifcn.tensor import Tensor
 
 
 class Pair(nn.Module):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import minifcn as mf
+from minifcn.function import Function
 from minifcn.kernels import workspace
 from minifcn.ownership import is_alone
-from minifcn.tensor import Function, Tensor
+from minifcn.tensor import Tensor
 
 
 def leaf(*shape, seed=0):

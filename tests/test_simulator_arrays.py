@@ -164,7 +164,7 @@ def test_without_a_compiler_one_sentence_says_how_to_install_it(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(InputError, match="g\\+\\+, which is not installed; install it"):
-        build.library(KERNEL, (), False)
+        build.shared_object(KERNEL, (), False)
 
 
 @needs_compiler

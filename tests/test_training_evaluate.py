@@ -7,7 +7,8 @@ import pytest
 
 from minifcn.data.sample import Sample
 from minifcn.models import FCN
-from minifcn.tensor import Tensor, no_grad
+from minifcn.recording import no_grad
+from minifcn.tensor import Tensor
 from minifcn.training import Checkpoint, Segmenter, evaluate
 
 SIZES = [(3, 4), (3, 4), (3, 4), (5, 1), (3, 4), (1, 1)]

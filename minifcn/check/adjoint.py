@@ -13,7 +13,8 @@ import numpy as np
 
 from minifcn.errors import InputError
 from minifcn.graph import grad
-from minifcn.tensor import Tensor, enable_grad, no_grad
+from minifcn.recording import enable_grad, no_grad
+from minifcn.tensor import Tensor
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ import numpy as np
 from minifcn.check.report import InputReport, Report, Verdict, worst_verdict
 from minifcn.errors import InputError
 from minifcn.graph import grad
-from minifcn.tensor import Tensor, enable_grad, no_grad
+from minifcn.recording import enable_grad, no_grad
+from minifcn.tensor import Tensor
 
 SHRINK = (1.0, 1 / 8, 1 / 64)
 """The steps tried at a suspicious place, in units of ε. Powers of two, so that only the outputs

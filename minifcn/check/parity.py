@@ -12,7 +12,8 @@ from minifcn import device
 from minifcn.check.report import table
 from minifcn.errors import InputError
 from minifcn.graph import grad
-from minifcn.tensor import Tensor, enable_grad
+from minifcn.recording import enable_grad
+from minifcn.tensor import Tensor
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from minifcn.errors import InputError, ShapeError
 from minifcn.functional import interpolate
 from minifcn.geometry import coordinate_map
 from minifcn.models.classifier import Classifier
-from minifcn.tensor import Tensor, no_grad
+from minifcn.recording import no_grad
+from minifcn.tensor import Tensor
 
 
 def mirrored(picture: np.ndarray, window: int) -> np.ndarray:

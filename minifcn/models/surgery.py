@@ -27,7 +27,7 @@ from minifcn.errors import InputError
 from minifcn.models.classifier import Classifier
 from minifcn.models.verdict import SurgeryVerdict, examine
 from minifcn.nn.windowed import pair
-from minifcn.tensor import no_grad
+from minifcn.recording import no_grad
 
 
 def to_fully_convolutional(

@@ -17,7 +17,8 @@ import numpy as np
 from minifcn import nn
 from minifcn.geometry import coordinate_map
 from minifcn.models.classifier import first_convolution
-from minifcn.tensor import Tensor, no_grad
+from minifcn.recording import no_grad
+from minifcn.tensor import Tensor
 
 STEPS = 2  # the larger picture has so many strides more than the training size: 3×3 cells, of which
 #            the middle one has neighbours on all sides

@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 
 from minifcn.errors import InputError, ShapeError
-from minifcn.tensor import Tensor, no_grad
+from minifcn.recording import no_grad
+from minifcn.tensor import Tensor
 
 ROWS = 64  # drawn at a time
 

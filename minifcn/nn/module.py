@@ -16,7 +16,8 @@ import numpy as np
 from minifcn import device
 from minifcn.errors import InputError
 from minifcn.nn.parameter import Parameter
-from minifcn.tensor import Tensor, no_grad
+from minifcn.recording import no_grad
+from minifcn.tensor import Tensor
 
 Hook = Callable[["Module", tuple[Any, ...], Any], Any]
 

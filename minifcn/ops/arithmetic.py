@@ -11,9 +11,10 @@ import numpy as np
 
 from minifcn import device, kernels
 from minifcn.errors import ShapeError
+from minifcn.function import Function
 from minifcn.ops.layout import elementwise
 from minifcn.ops.reduction import sum_to
-from minifcn.tensor import Function, Tensor
+from minifcn.tensor import Tensor
 
 
 class Add(Function):

@@ -11,10 +11,12 @@ import numpy as np
 
 from minifcn import device, kernels
 from minifcn.errors import ShapeError
+from minifcn.function import Function
 from minifcn.kernels import channel_rates
 from minifcn.ops.layout import channels_first, channels_last, is_picture
 from minifcn.ops.pointwise import Gate
-from minifcn.tensor import Function, Tensor, is_grad_enabled
+from minifcn.recording import is_grad_enabled
+from minifcn.tensor import Tensor
 
 
 class BatchNorm(Function):

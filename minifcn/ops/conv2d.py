@@ -21,10 +21,12 @@ import numpy as np
 
 from minifcn import device, geometry, kernels
 from minifcn.errors import ShapeError
+from minifcn.function import Function
 from minifcn.kernels import ahead
 from minifcn.ops.layout import Pair, channels_first, channels_last, is_picture, pair
 from minifcn.ops.pointwise import Gate
-from minifcn.tensor import Function, Tensor, is_grad_enabled
+from minifcn.recording import is_grad_enabled
+from minifcn.tensor import Tensor
 
 
 class Settings(NamedTuple):

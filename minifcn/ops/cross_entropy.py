@@ -26,12 +26,14 @@ import numpy as np
 
 from minifcn import device, kernels
 from minifcn.errors import InputError, ShapeError
+from minifcn.function import Function
 from minifcn.kernels import workspace
 from minifcn.ops.layout import elementwise
 from minifcn.ops.pointwise import Gate
 from minifcn.ops.reduction import total
 from minifcn.ops.softmax import log_softmax
-from minifcn.tensor import Function, Tensor, is_grad_enabled
+from minifcn.recording import is_grad_enabled
+from minifcn.tensor import Tensor
 
 REDUCTIONS = ("mean", "sum", "batch", "image", "none")
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from minifcn import kernels
 from minifcn.errors import InputError, ShapeError
+from minifcn.function import Function
 from minifcn.kernels.resample import Matrix
 from minifcn.ops.layout import channels_first, channels_last, is_picture, pair
-from minifcn.tensor import Function, Tensor
+from minifcn.tensor import Tensor
 
 
 class Resample(Function):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from minifcn.errors import ShapeError
+from minifcn.function import Function
 from minifcn.ops.reduction import sum_to
-from minifcn.tensor import Function, Tensor
+from minifcn.tensor import Tensor
 
 
 class MatMul(Function):

@@ -1,8 +1,9 @@
 """Tensor's operators and methods: each one is the operation of that name."""
 
 from minifcn import device, graph
+from minifcn.conversion import Cast, Move
 from minifcn.ops import arithmetic, matmul, pointwise, reduction, shape
-from minifcn.tensor import Cast, Move, Tensor
+from minifcn.tensor import Tensor
 
 
 def _to(x: Tensor, where: object) -> Tensor:

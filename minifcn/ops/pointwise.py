@@ -8,9 +8,10 @@ import numpy as np
 
 from minifcn import device, kernels
 from minifcn.errors import InputError, ShapeError
+from minifcn.function import Function
 from minifcn.ops.arithmetic import mul
 from minifcn.ops.layout import elementwise
-from minifcn.tensor import Function, Tensor
+from minifcn.tensor import Tensor
 
 
 class Exp(Function):

@@ -8,10 +8,11 @@ import numpy as np
 
 from minifcn import device, kernels
 from minifcn.errors import ShapeError
+from minifcn.function import Function
 from minifcn.ops.conv2d import Conv2d, Settings
 from minifcn.ops.layout import Pair, channels_first, channels_last, is_picture, pair, pooled
 from minifcn.ops.reduction import mean
-from minifcn.tensor import Function, Tensor
+from minifcn.tensor import Tensor
 
 
 class MaxPool2d(Function):

@@ -8,7 +8,8 @@ import numpy as np
 
 from minifcn import device
 from minifcn.errors import ShapeError
-from minifcn.tensor import Function, Tensor
+from minifcn.function import Function
+from minifcn.tensor import Tensor
 
 Dims = int | tuple[int, ...] | None
 

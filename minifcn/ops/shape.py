@@ -10,10 +10,12 @@ import numpy as np
 
 from minifcn import device
 from minifcn.errors import DeviceError, ShapeError
+from minifcn.function import Function
 from minifcn.kernels.elementwise import cat_channels, split_channels
 from minifcn.ops.layout import channels_first, channels_last
 from minifcn.ops.reduction import dims_of
-from minifcn.tensor import Function, Tensor, is_grad_enabled
+from minifcn.recording import is_grad_enabled
+from minifcn.tensor import Tensor
 
 
 class Reshape(Function):

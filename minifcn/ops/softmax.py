@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from minifcn.function import Function
 from minifcn.ops.layout import elementwise
 from minifcn.ops.reduction import dims_of
-from minifcn.tensor import Function, Tensor
+from minifcn.tensor import Tensor
 
 
 class Softmax(Function):

@@ -16,8 +16,9 @@ import numpy as np
 
 from minifcn import device
 from minifcn import functional as F
+from minifcn.recording import no_grad
 from minifcn.selfcheck.training import settings, step
-from minifcn.tensor import Tensor, no_grad
+from minifcn.tensor import Tensor
 
 RUNS, WARM_UP = 20, 5
 BATCH, CHANNELS, SIZE = 8, 64, 128

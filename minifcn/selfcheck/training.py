@@ -10,7 +10,8 @@ import numpy as np
 from minifcn import functional as F
 from minifcn import optim
 from minifcn.models import FCN
-from minifcn.tensor import Tensor, no_grad
+from minifcn.recording import no_grad
+from minifcn.tensor import Tensor
 
 VOID = 255
 

@@ -61,8 +61,8 @@ def parameter_names(code: str, kernel: str, count: int) -> list[str]:
     return names if len(names) == count else [f"argument {i}" for i in range(count)]
 
 
-def library(code: str, options: Sequence[str], checked: bool) -> Path:
-    """The library made of a ``.cu`` text, compiled now or before.
+def shared_object(code: str, options: Sequence[str], checked: bool) -> Path:
+    """The shared object made of a ``.cu`` text, compiled now or before.
 
     Raises:
         InputError: if there is no g++, or the text does not compile.

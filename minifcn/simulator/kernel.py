@@ -47,7 +47,7 @@ class RawModule:
     @functools.cache  # noqa: B019 - modules live as long as the program
     def machine(self, checked: bool) -> Machine:
         """The compiled kernels and the machine that runs them."""
-        return Machine(build.library(self.code, self.options, checked))
+        return Machine(build.shared_object(self.code, self.options, checked))
 
 
 class RawKernel:

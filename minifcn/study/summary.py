@@ -19,8 +19,9 @@ import numpy as np
 from minifcn import nn
 from minifcn.errors import ShapeError
 from minifcn.kernels.algorithm import choose
+from minifcn.recording import no_grad
 from minifcn.study.counting import multiplications
-from minifcn.tensor import Tensor, no_grad
+from minifcn.tensor import Tensor
 
 
 @dataclass(frozen=True)

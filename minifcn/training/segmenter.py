@@ -14,7 +14,8 @@ from minifcn.data.sample import Sample
 from minifcn.data.transforms import Resize
 from minifcn.errors import InputError, ShapeError
 from minifcn.models import FCN, from_config
-from minifcn.tensor import Tensor, no_grad
+from minifcn.recording import no_grad
+from minifcn.tensor import Tensor
 from minifcn.training.checkpoint import Checkpoint
 from minifcn.training.views import averaged
 

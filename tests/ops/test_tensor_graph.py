@@ -8,7 +8,7 @@ import pytest
 
 import minifcn as mf
 from minifcn.errors import GraphError, ShapeError
-from minifcn.tensor import Function
+from minifcn.function import Function
 from tests.ops.checks import close, leaf, random
 
 

@@ -6,18 +6,7 @@ import pytest
 import minifcn as mf
 from minifcn.models import alexnet, to_fully_convolutional, vgg16, vgg16_bn
 from tests.oracle.compare import error, torch
-
-try:
-    import torchvision
-except ImportError:
-    pytest.skip("torchvision is not installed", allow_module_level=True)
-except RuntimeError:
-    # Its usual wheel beside a PyTorch for CPUs: the compiled operators do not load, and the import
-    # ends over two that no network here uses, unless somebody has declared them.
-    for name in ("nms", "qnms"):
-        schema = "(Tensor boxes, Tensor scores, float threshold) -> Tensor"
-        torch.library.define(f"torchvision::{name}", schema)
-    import torchvision
+from tests.oracle.published import models
 
 pytestmark = pytest.mark.oracle
 MAKERS = {"alexnet": alexnet, "vgg16": vgg16, "vgg16_bn": vgg16_bn}
@@ -26,7 +15,7 @@ MAKERS = {"alexnet": alexnet, "vgg16": vgg16, "vgg16_bn": vgg16_bn}
 @pytest.mark.parametrize("name", ["alexnet", "vgg16_bn"])
 def test_the_same_weights_give_the_same_scores(name):
     ours = MAKERS[name](generator=np.random.default_rng(0)).eval()
-    theirs = getattr(torchvision.models, name)(weights=None).eval()
+    theirs = getattr(models, name)(weights=None).eval()
     own = ours.state_dict()
     assert set(own) == set(theirs.state_dict())
     theirs.load_state_dict({n: torch.tensor(a) for n, a in own.items()})
@@ -43,7 +32,7 @@ def test_the_same_weights_give_the_same_scores(name):
 
 def test_vgg16_has_torchvisions_shapes():
     with torch.device("meta"):
-        state = torchvision.models.vgg16(weights=None).state_dict()
+        state = models.vgg16(weights=None).state_dict()
     ours = vgg16(generator=np.random.default_rng(0))
     assert {n: p.shape for n, p in ours.named_parameters()} == {
         n: tuple(a.shape) for n, a in state.items()

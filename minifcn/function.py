@@ -1,0 +1,126 @@
+"""Operations: what computes a Tensor from others, and knows the way back.
+
+A `Function` is one operation applied once: it computes an array in ``forward`` and, in
+``backward``, turns the gradient of its result into the gradients of its inputs. Because
+``backward`` is written in Tensor operations, it can be recorded in turn, and the gradient of a
+gradient comes free.
+
+It keeps an input's *values* only where its ``backward`` reads them (`Function.reads`), so that
+memory is not held for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from minifcn import device
+from minifcn.errors import GraphError
+from minifcn.recording import is_grad_enabled
+from minifcn.tensor import Tensor
+
+
+class Function:
+    """One operation, applied once: a node of the graph.
+
+    A subclass takes its settings in ``__init__`` and defines::
+
+        forward(self, *arrays) -> array              # arrays of one device; may save on self
+        backward(self, grad) -> tuple of gradients   # Tensors in, Tensors or None out
+
+    and is applied by calling the instance on Tensors. ``self.inputs[i]`` is input i as a Tensor
+    (only those that are read); ``self.needs[i]`` says whether a gradient for it is wanted.
+    """
+
+    #: gradient i needs the values of the inputs ``reads[i]``; None: of all. What no wanted gradient
+    #: needs is not kept.
+    reads: Mapping[int, tuple[int, ...]] | None = None
+    #: whether ``backward`` needs the result: it is then ``self.output``, an array
+    reads_output = False
+
+    used = False
+    needs: tuple[bool, ...]
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        """Run ``forward`` and, if a gradient may be asked for, join the graph."""
+        if self.used:
+            raise GraphError(
+                f"{self.name}: this instance was applied before, and holds what that application "
+                "saved; make a new one for each application"
+            )
+        self.used = True
+        tensors = [x if x is None or isinstance(x, Tensor) else Tensor(x) for x in inputs]
+        device.together(self.name, *(None if x is None else x.data for x in tensors))
+        output = Tensor(self.forward(*(None if x is None else x.data for x in tensors)))
+        for x in tensors:
+            if x is not None and device.share_memory(output.data, x.data):  # a view
+                output._clock = x._clock
+        smooth = np.issubdtype(output.dtype, np.floating)
+        if is_grad_enabled() and smooth and any(x is not None and x.requires_grad for x in tensors):
+            self.needs = tuple(x is not None and x.requires_grad for x in tensors)
+            self.nodes = [None if x is None or not x.requires_grad else x.node for x in tensors]
+            kept = self._read(len(tensors))
+            self._kept = [x if i in kept else None for i, x in enumerate(tensors)]
+            self._versions = [-1 if x is None else x._version for x in self._kept]
+            self.shape, self.dtype = output.shape, output.dtype
+            self.result: Tensor | None = None
+            if self.reads_output:
+                self._output = output.data, output._clock, output._version
+            output.requires_grad = True
+            output._creator = self
+        return output
+
+    def forward(self, *arrays: Any) -> Any:
+        """The result, from arrays."""
+        raise NotImplementedError
+
+    def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of each input, from the gradient of the result."""
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """The operation's name, for messages."""
+        return type(self).__name__
+
+    @property
+    def freed(self) -> bool:
+        """Whether an earlier backward gave the saved values back."""
+        return self.used and "nodes" not in self.__dict__
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The inputs that were kept. Reading one that was changed since is an error."""
+        for i, (x, version) in enumerate(zip(self._kept, self._versions, strict=True)):
+            if x is not None and x._version != version:
+                raise GraphError(
+                    f"{self.name}.backward: its input {i}, of shape {x.shape}, was changed in "
+                    f"place after the operation used it (version {x._version}, wanted {version}); "
+                    "run backward before the change, or change a .clone()"
+                )
+        return self._kept
+
+    @property
+    def output(self) -> np.ndarray:
+        """The result, where ``reads_output``. Reading it after a change in place is an error."""
+        array, clock, version = self._output
+        if clock[0] != version:
+            raise GraphError(
+                f"{self.name}.backward: its result, of shape {array.shape}, was changed in place "
+                "after it was computed; run backward before the change, or change a .clone()"
+            )
+        return array
+
+    def _read(self, count: int) -> set[int]:
+        """The positions of the inputs whose values the wanted gradients need."""
+        if self.reads is None:
+            return set(range(count))
+        wanted = (self.reads.get(i, ()) for i, need in enumerate(self.needs) if need)
+        return {position for positions in wanted for position in positions}
+
+    def free(self) -> None:
+        """Give back all that was saved: the graph behind this node cannot be walked again."""
+        self.__dict__.clear()
+        self.used = True
