@@ -7,7 +7,8 @@ from PIL import Image
 
 from minifcn.bench import cases, contenders, suites
 from minifcn.bench.row import Row
-from minifcn.cli.main import build_parser, main
+from minifcn.cli.main import main
+from minifcn.cli.options import build_parser
 
 TINY = (
     cases.Convolution("tiny convolution", 3, 4, 9, 3, padding=1, batch=1, bar=0.5, quick=True),
