@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.errors import DeviceError, InputError
+from minifcn.errors import DeviceError, InputError, one_line
 
 HOST = ("cpu", "reference")
 GPU = ("cuda", "cuda-sim")
@@ -118,7 +118,9 @@ def _why_no_gpu() -> str | None:
     except ModuleNotFoundError:
         return f"CuPy is missing; install it with `pip install 'minifcn[{extra}]'`"
     except Exception as error:
-        return f"CuPy cannot be imported ({_line(error)}); install it again with minifcn[{extra}]"
+        return (
+            f"CuPy cannot be imported ({one_line(error)}); install it again with minifcn[{extra}]"
+        )
     try:
         if cupy.cuda.runtime.runtimeGetVersion() // 1000 > driver // 1000:
             return f"{speaks}, older than CuPy's own; install minifcn[{extra}] or a newer driver"
@@ -126,7 +128,7 @@ def _why_no_gpu() -> str | None:
             return "no GPU: the NVIDIA driver is here, and finds no card"
         int((cupy.arange(3) + 1).sum())  # compiles a kernel, runs it, and reads the result
     except Exception as error:
-        return f"no GPU that works: {_line(error)}"
+        return f"no GPU that works: {one_line(error)}"
     return None
 
 
@@ -147,10 +149,6 @@ def version_text(number: int) -> str:
 
 def _cupy() -> Any:
     return importlib.import_module("cupy")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 # -- whose an array is -----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The four ways in which minifcn says no. Each message names what was found and the mend."""
+"""The four ways in which minifcn says no, and what others said. Each message names what was found and the mend."""
 
 
 class InputError(ValueError):
@@ -25,3 +25,8 @@ class DeviceError(TypeError):
 
 class GraphError(RuntimeError):
     """The graph of operations cannot be differentiated as asked: freed, not scalar, overwritten."""
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says, in one line without a full stop, to stand inside a sentence."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -25,6 +25,7 @@ from typing import Any
 
 from minifcn.bench.cases import from_json
 from minifcn.bench.contenders import ALL, Contender
+from minifcn.errors import one_line
 
 LONG = 0.2
 """Seconds: what takes longer fills the caches afresh each time anyway."""
@@ -99,8 +100,7 @@ def main(name: str) -> None:
             answer = worker.answer(json.loads(line))
         except Exception as error:  # whatever it is, it is told and the next case has its chance
             worker.run = worker.held = None
-            text = " ".join(str(error).split())
-            answer = {"error": f"{type(error).__name__}: {text}"[:200]}
+            answer = {"error": f"{type(error).__name__}: {one_line(error)}"[:200]}
         print(json.dumps(answer), file=answers, flush=True)
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from minifcn import device
 from minifcn.cli.console import standard_output
+from minifcn.errors import one_line
 
 ABSENT = "not installed"
 
@@ -123,8 +124,9 @@ def _nvrtc() -> Finding:
         nvrtc = importlib.import_module("cupy_backends.cuda.libs.nvrtc")
         major, minor = nvrtc.getVersion()
     except Exception as error:
-        line = " ".join(str(error).split())
-        return Finding("NVRTC", f"cannot be loaded ({line})", f"pip install 'minifcn[{_extra()}]'")
+        return Finding(
+            "NVRTC", f"cannot be loaded ({one_line(error)})", f"pip install 'minifcn[{_extra()}]'"
+        )
     return Finding("NVRTC", f"{major}.{minor}")
 
 

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from minifcn.errors import InputError
-from minifcn.training.files import write_atomically
+from minifcn.training import safetensors_file
 
 KEY = "minifcn"
 FORMAT = "checkpoint 1"
@@ -42,23 +40,15 @@ class Checkpoint:
         # One entry, because safetensors writes several in random order and equal states are to
         # be equal files.
         header = {KEY: json.dumps({"format": FORMAT, **self.about}, sort_keys=True)}
-        content = save({name: np.asarray(a, order="C") for name, a in arrays.items()}, header)
-        write_atomically(path, lambda file: file.write(content))
+        safetensors_file.write(path, arrays, header)
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
         """Raises InputError when the file is missing, cut short, or not a checkpoint."""
         if not path.is_file():
             raise InputError(f"{path} is not a file; give a checkpoint that `minifcn train` wrote")
-        try:
-            with safe_open(path, framework="numpy") as file:
-                header = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}
-        except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"{path} cannot be read as a checkpoint ({_first_line(error)}): it is cut short "
-                "or another kind of file; give a .safetensors file that `minifcn train` wrote"
-            ) from error
+        wanted = "a .safetensors file that `minifcn train` wrote"
+        arrays, header = safetensors_file.read(path, wanted)
         try:
             about = json.loads(header[KEY])
             form = about.pop("format")
@@ -78,7 +68,3 @@ class Checkpoint:
 def under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Those arrays whose name begins with the prefix, named without it, in name order."""
     return {n[len(prefix) :]: arrays[n] for n in sorted(arrays) if n.startswith(prefix)}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

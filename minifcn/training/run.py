@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from minifcn.data.sample import Dataset
-from minifcn.errors import InputError, ShapeError
+from minifcn.errors import InputError, ShapeError, one_line
 from minifcn.training.checkpoint import Checkpoint
 from minifcn.training.evaluate import Evaluation, evaluate
 from minifcn.training.log import Log
@@ -90,9 +90,8 @@ class Run:
         try:
             self.trainer.restore(checkpoint)
         except (InputError, ShapeError) as error:
-            text = " ".join(str(error).split())
             raise InputError(
-                f"{path} does not fit this run ({text}); resume the folder that wrote it"
+                f"{path} does not fit this run ({one_line(error)}); resume the folder that wrote it"
             ) from error
         self.best = checkpoint.about.get("best")
         self.saved_step = self.trainer.step_number

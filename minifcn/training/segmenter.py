@@ -12,7 +12,7 @@ from minifcn import functional as F
 from minifcn.data.loader import normalise
 from minifcn.data.sample import Sample
 from minifcn.data.transforms import Resize
-from minifcn.errors import InputError, ShapeError
+from minifcn.errors import InputError, ShapeError, one_line
 from minifcn.models import FCN, from_config
 from minifcn.recording import no_grad
 from minifcn.tensor import Tensor
@@ -114,14 +114,14 @@ class Segmenter:
             )
         except (KeyError, TypeError, ValueError, OverflowError, IndexError) as error:
             raise InputError(
-                f"{path} describes a model that this minifcn cannot build ({_line(error)}); "
+                f"{path} describes a model that this minifcn cannot build ({one_line(error)}); "
                 "use the minifcn that wrote it"
             ) from error
         try:
             model.load_state_dict(checkpoint.model)
         except (InputError, ShapeError, KeyError) as error:
             raise InputError(
-                f"{path} holds the weights of another model than it describes ({_line(error)}); "
+                f"{path} holds the weights of another model than it describes ({one_line(error)}); "
                 "take a checkpoint that was not edited"
             ) from error
         model.eval()
@@ -157,8 +157,3 @@ def _three(values: Any) -> tuple[float, ...] | None:
     if len(values) != 3:
         raise ValueError(f"{len(values)} channels of normalisation, wanted 3")
     return tuple(float(v) for v in values)
-
-
-def _line(error: Exception) -> str:
-    """The message in one line without a full stop, to stand inside a sentence."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -1,14 +1,9 @@
 """Files of weights by name: safetensors both ways, PyTorch's .pth through an installed PyTorch.
 
-A safetensors file is a header of names, shapes and places, and then numbers: reading it runs no
-code. A .pth file is a pickle, which may run any; PyTorch's ``weights_only=True`` is a reader meant
-to take arrays alone from it, so without PyTorch such a file stays shut. Up to PyTorch 2.5 a crafted
+Reading a safetensors file runs no code. A .pth file is a pickle, which may run any; PyTorch's
+``weights_only=True`` is a reader meant to take arrays alone from it, so without PyTorch such a file
+stays shut. Up to PyTorch 2.5 a crafted
 file got its code run all the same (CVE-2025-32434): those are refused.
-
-The format wants contiguous arrays and knows no strides. Its NumPy library believes that it was
-given such and writes the memory as it lies, so that a transposed array comes back as another one.
-Convolution weights here are (K, C, R, S) to the eye and (R, S, C, K) in memory: every array is
-brought into order before it is written.
 
 Weights mean nothing without the numbers that they were shown. What minifcn writes says so in its
 header, as JSON under one name: channels "rgb", mean and std.
@@ -22,19 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from minifcn.data.normalisation import Normalisation
-from minifcn.errors import InputError
+from minifcn.errors import InputError, one_line
+from minifcn.training import safetensors_file
 from minifcn.training.checkpoint import KEY as CHECKPOINT
-from minifcn.training.files import write_atomically
 
 KEY = "minifcn weights"
 FORMAT = "weights 1"
 ENDINGS = (".safetensors", ".pth", ".pt")
-HEADER = "__metadata__"
-"""What a safetensors file calls the text in its header; no array can have that name."""
 OLDEST_TORCH = (2, 6)
 
 
@@ -68,8 +59,7 @@ def read_normalisation(path: Path) -> Normalisation | None:
     """
     if path.suffix != ".safetensors":
         return None
-    with safe_open(path, framework="numpy") as file:
-        about = _about(file.metadata())
+    about = _about(safetensors_file.read_header(path, "weights"))
     if not about:
         return None
     try:
@@ -81,7 +71,7 @@ def read_normalisation(path: Path) -> Normalisation | None:
         return Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"the header of {path} says what this minifcn does not know ({_first_line(error)}); "
+            f"the header of {path} says what this minifcn does not know ({one_line(error)}); "
             "use the minifcn that wrote it"
         ) from error
 
@@ -98,33 +88,16 @@ def write_weights(
     """
     if path.suffix != ".safetensors":
         raise InputError(f"{path} ends in {path.suffix or 'nothing'}; write to a .safetensors file")
-    if HEADER in arrays:
-        raise InputError(f"an array is named {HEADER}, as the file's header is; give it another")
     header = None
     if normalisation is not None:
         known = {"mean": normalisation.mean, "std": normalisation.std}
         header = {KEY: json.dumps({"format": FORMAT, "channels": "rgb", **known})}
-    try:
-        ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-        content = save(ordered, header)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot hold these arrays ({_first_line(error)}); give floating numbers"
-        ) from error
-    write_atomically(path, lambda file: file.write(content))
+    safetensors_file.write(path, arrays, header)
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            trained_here = CHECKPOINT in (file.metadata() or {})
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path} cannot be read ({_first_line(error)}): it is cut short, another kind of file, "
-            "or of a precision that NumPy lacks; give whole .safetensors weights in float32"
-        ) from error
-    if trained_here:
+    arrays, header = safetensors_file.read(path, "whole .safetensors weights in float32")
+    if CHECKPOINT in header:
         raise InputError(_convert_first(path))
     return arrays
 
@@ -162,7 +135,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises many kinds; what they mean is the same
         raise InputError(
-            f"{path} cannot be read ({_first_line(error)}): it is cut short, or holds more than "
+            f"{path} cannot be read ({_first_sentence(error)}): it is cut short, or holds more than "
             "arrays, which PyTorch is told to refuse; give a state_dict alone, or .safetensors"
         ) from error
     if not isinstance(state, dict) or not all(
@@ -180,13 +153,12 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             arrays[name] = known.detach().numpy()
         except (RuntimeError, TypeError, ValueError) as error:  # sparse, quantised, …
             raise InputError(
-                f"{path}: {name} is no array to NumPy ({_first_line(error)}); save dense tensors "
+                f"{path}: {name} is no array to NumPy ({one_line(error)}); save dense tensors "
                 "of floating numbers"
             ) from error
     return arrays
 
 
-def _first_line(error: Exception) -> str:
-    """Its first sentence, for PyTorch goes on to say how to run the code after all."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0].split(". ")[0].rstrip(".")
+def _first_sentence(error: Exception) -> str:
+    """For PyTorch goes on to say how to run the code after all."""
+    return one_line(error).split(". ")[0]
