@@ -25,6 +25,7 @@ import numpy as np
 from numba import prange
 
 from minifcn.kernels import workspace
+from minifcn.kernels.algorithm import FEW_PIXELS, MANY_WEIGHTS
 from minifcn.kernels.compiled import parallel, serial
 from minifcn.kernels.gathered import gathered_strip, meetings, prefetch
 from minifcn.kernels.pack import in_memory, turn
@@ -34,9 +35,7 @@ from minifcn.kernels.tile import TALL, clear, columns, copy, copy_vector, covere
 # What a thread works on at a time stays in its second-level cache:
 BLOCKS = 8  # columns of tiles
 DEPTH = 128  # channels
-PIXELS = 384  # where pixels are many …
-ALL_PIXELS = 1024  # … and where weights are
-MANY_WEIGHTS = 1 << 20
+PIXELS = 384  # of many; of FEW_PIXELS under MANY_WEIGHTS all
 
 
 def along_taps(
@@ -85,7 +84,7 @@ def _shares(
     """
     many = weights >= MANY_WEIGHTS
     pixels = (n * taps.phases[:, 2] * taps.phases[:, 3]).tolist()
-    size = ALL_PIXELS if many else PIXELS
+    size = FEW_PIXELS if many else PIXELS
     blocks = -(-k // wide)  # of columns
     shares = -(-blocks // BLOCKS)
     if many and groups * shares % threads and blocks >= threads:

@@ -1,4 +1,4 @@
-"""The four ways in which minifcn says no, and what others said. Each message names what was found and the mend."""
+"""The four ways in which minifcn says no. Each message names what was found and the mend."""
 
 
 class InputError(ValueError):

@@ -135,8 +135,8 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises many kinds; what they mean is the same
         raise InputError(
-            f"{path} cannot be read ({_first_sentence(error)}): it is cut short, or holds more than "
-            "arrays, which PyTorch is told to refuse; give a state_dict alone, or .safetensors"
+            f"{path} cannot be read ({_first_sentence(error)}): it is cut short, or holds more "
+            "than arrays, which PyTorch is told to refuse; give a state_dict alone, or .safetensors"
         ) from error
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(t, torch.Tensor) for name, t in state.items()
