@@ -33,7 +33,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     checkpoint = Checkpoint.load(path)
     segmenter = Segmenter.from_checkpoint(checkpoint, path)
     segmenter.views = arguments.views
-    dataset = _dataset(arguments, checkpoint, path)
+    dataset = labelled(arguments, checkpoint, path)
     if dataset.classes != segmenter.classes:
         raise InputError(
             f"{path} knows the classes {_names(segmenter.classes)}, and the data have "
@@ -55,7 +55,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _dataset(arguments: argparse.Namespace, checkpoint: Checkpoint, path: Path) -> PairedFiles:
+def labelled(arguments: argparse.Namespace, checkpoint: Checkpoint, path: Path) -> PairedFiles:
     """The data given, or else those that the model was trained on."""
     given = None if arguments.classes is None else read_names(arguments.classes)
     if arguments.data is not None:

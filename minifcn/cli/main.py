@@ -83,6 +83,10 @@ def _run(argv: Sequence[str] | None) -> int:
         from minifcn.cli.bench import bench
 
         return bench(arguments)
+    if arguments.command == "compare":
+        from minifcn.cli.compare import compare
+
+        return compare(arguments)
     from minifcn.cli.evaluate import evaluate
 
     return evaluate(arguments)

@@ -30,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_predict(commands)
     _add_evaluate(commands)
+    _add_compare(commands)
     _add_summary(commands)
     _add_convert(commands)
     _add_bench(commands)
@@ -69,6 +70,9 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
         "stages (of a ResNet: four)")  # fmt: skip
     add("--weights", metavar="FILE", help="start the trunk from these, under torchvision's names: "
         ".safetensors, or .pth where PyTorch is installed")  # fmt: skip
+    add("--from", dest="start", metavar="RUN", help="go on from the net of this run, of a coarser "
+        "head: 32s, then 16s, then 8s; its settings stand where no option is given (--head: the "
+        "next finer)")  # fmt: skip
     add = command.add_argument_group("training").add_argument
     add("--steps", type=int, metavar="N", help="batches to train on")
     add("--batch-size", type=int, metavar="N", help="pictures in a batch")
@@ -132,6 +136,25 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("--split", default="test", help="train, val or test (default)")
     command.add_argument("--confusion", metavar="FILE", help="write the confusion matrix: .csv "
                          "for the counts, .png for a picture")  # fmt: skip
+    _add_views(command.add_argument, default="one")
+    _add_device(command.add_argument, default="auto")
+
+
+def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "compare",
+        help="several trained models on the same labelled pictures",
+        description="Score trained models side by side, class by class, on the data that the first "
+        "was trained on or on others; with --out, draw some pictures: image, each model's labels, "
+        "truth.",
+    )
+    command.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT",
+                         help="runs' folders, or .safetensors files in them")  # fmt: skip
+    _add_data(command.add_argument)
+    command.add_argument("--split", default="test", help="train, val or test (default)")
+    command.add_argument("--out", metavar="FILE.png", help="where to draw")
+    command.add_argument("--pictures", type=int, default=4, metavar="N",
+                         help="to draw, evenly spread over the split (default: 4)")  # fmt: skip
     _add_views(command.add_argument, default="one")
     _add_device(command.add_argument, default="auto")
 

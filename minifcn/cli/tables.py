@@ -29,6 +29,25 @@ def per_class(matrix: ConfusionMatrix, classes: Sequence[str], title: str) -> Ta
     return table
 
 
+def side_by_side(
+    matrices: Mapping[str, ConfusionMatrix], classes: Sequence[str], title: str
+) -> Table:
+    """The IoU of each class, a row, by each model, a column; the best in bold, the means below."""
+    table = Table(title=f"{title}: IoU", title_justify="left")
+    table.add_column("class")
+    for name in matrices:
+        table.add_column(Text(name), justify="right")
+    rows = [(name, [m.iou()[k] for m in matrices.values()]) for k, name in enumerate(classes)]
+    for name, values in rows:
+        table.add_row(Text(name), *_best_bold(values))
+    table.add_section()
+    table.add_row("mean", *_best_bold([m.mean_iou for m in matrices.values()]))
+    weighted = [m.frequency_weighted_iou for m in matrices.values()]
+    table.add_row("frequency-weighted", *_best_bold(weighted))
+    table.add_row("pixel accuracy", *_best_bold([m.pixel_accuracy for m in matrices.values()]))
+    return table
+
+
 def compared(matrices: Mapping[str, ConfusionMatrix], classes: Sequence[str], title: str) -> Table:
     """A row for each method, the last one (our own) in bold; few classes get columns."""
     table = Table(title=title, title_justify="left")
@@ -64,6 +83,12 @@ def ceilings(scores: Mapping[int, float], chosen: int) -> Table:
             style="bold" if stride == chosen else "",
         )
     return table
+
+
+def _best_bold(values: Sequence[float]) -> list[Text]:
+    shown = [_number(value) for value in values]
+    best = max((text for text in shown if text != "–"), default="")
+    return [Text(text, style="bold" if text == best else "") for text in shown]
 
 
 def _number(value: float) -> str:

@@ -17,18 +17,24 @@ from minifcn.cli.finish import finish
 from minifcn.cli.interrupt import StopRequest
 from minifcn.cli.place import place
 from minifcn.cli.progress import TrainingProgress
+from minifcn.cli.start import first_weights, seen_before
 from minifcn.data import oracle
 from minifcn.data.folder import PairedFiles
-from minifcn.data.normalisation import Normalisation
 from minifcn.data.pictures import read_names
 from minifcn.errors import InputError
 from minifcn.models import RESNET_BLOCKS
 from minifcn.study.pictures import has_background
 from minifcn.training import Checkpoint, Run, Settings, Trainer
-from minifcn.training.recipes import CEILING_SHARE, coarsest_sufficient, evenly, settings_for
+from minifcn.training.recipes import (
+    CEILING_SHARE,
+    coarsest_sufficient,
+    evenly,
+    next_stage,
+    settings_for,
+)
 from minifcn.training.run import load_settings
+from minifcn.training.segmenter import checkpoint_file
 from minifcn.training.splits import Splits, open_splits, resized
-from minifcn.training.weight_files import read_normalisation, read_weights
 
 INTERRUPTED = 130
 ORACLE_PICTURES = 60
@@ -73,25 +79,22 @@ def _new(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
     place(settings.device, console)
     splits = open_splits(settings)
     _say_data(console, splits, settings)
-    weights, seen = None, None
-    if settings.weights is not None:
-        weights = read_weights(Path(settings.weights))
-        seen = read_normalisation(Path(settings.weights))
-    if seen is not None and "normalise" not in given:
-        mean, std = seen.mean or (), seen.std or ()
-        settings = replace(settings, normalise=seen.name, mean=mean, std=std)
+    first = first_weights(settings)
+    if "normalise" not in given:
+        settings = seen_before(settings, first)
     ceilings = _ceilings(splits.train, settings)
     if settings.trunk in RESNET_BLOCKS:  # whose stem has no output at stride 2
         del ceilings[2]
     sufficient = coarsest_sufficient(ceilings)
-    if "head" not in given:
+    asked = "head" in given or settings.start is not None
+    if not asked:
         settings = replace(settings, head=f"fcn{sufficient}s")
     trainer = Trainer(settings, splits.train)
-    if weights is not None:
-        _start_from(trainer, weights, seen, console)
+    if first is not None:
+        _say(console, first.load(trainer))
     stride = int(settings.head.removeprefix("fcn").removesuffix("s"))
     console.print(tables.ceilings(ceilings, stride))
-    if "head" in given:
+    if asked:
         _say(console, f"{settings.net}, as asked for")
     else:
         _say(
@@ -105,29 +108,10 @@ def _new(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
     return run, splits
 
 
-def _start_from(
-    trainer: Trainer, weights: dict[str, np.ndarray], seen: Normalisation | None, console: Console
-) -> None:
-    settings = trainer.settings
-    # Caffe's weights expect blue first, but not once they have been through minifcn.
-    blue_first = settings.normalise == "caffe" and seen is None
-    try:
-        trainer.start_from(weights, blue_first)
-    except InputError as error:
-        raise InputError(f"{settings.weights}: {error}; --trunk is {settings.trunk} now") from error
-    order = "blue first, turned round" if blue_first else "red first"
-    said = "" if seen is None else f" (its header says: {seen.name}, red first)"
-    _say(
-        console,
-        f"starts from {settings.weights}, {order}; pictures normalised by: "
-        f"{settings.normalise}{said}",
-    )
-
-
 def _resumed(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
     extra = sorted(set(given) - {"command", "resume", "data", "device"})
     if extra:
-        option = "--" + extra[0].replace("_", "-")
+        option = "--from" if extra[0] == "start" else "--" + extra[0].replace("_", "-")
         raise InputError(
             f"{option} cannot be given together with --resume, which takes all settings from the "
             "run; leave it out, or start a new run"
@@ -158,13 +142,19 @@ def _resumed(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
 
 def _settings(given: dict[str, Any]) -> Settings:
     changes = {name: value for name, value in given.items() if name not in NOT_SETTINGS}
-    layout = changes.pop("layout", "voc" if "data" in given else "nuclei")
     if "data" in given:
         changes["folder"] = _absolute(given["data"])
-    if "weights" in given:
-        changes["weights"] = _absolute(given["weights"])
     if "classes" in given:
         changes["classes"] = read_names(given["classes"])
+    if "start" in given:
+        if "weights" in given:
+            raise InputError("--weights and --from are both given; start from one of them")
+        run = Path(given["start"])
+        before = load_settings(Checkpoint.load(checkpoint_file(run)), run)
+        return next_stage(before, {**changes, "start": _absolute(given["start"])})
+    if "weights" in given:
+        changes["weights"] = _absolute(given["weights"])
+    layout = changes.pop("layout", "voc" if "data" in given else "nuclei")
     return settings_for(layout, changes)
 
 

@@ -11,6 +11,7 @@ from minifcn.study.overlay import draw_overlay
 from minifcn.study.panel import Example, draw_panel
 from minifcn.study.patches_against_fcn import Comparison, patches_against_fcn
 from minifcn.study.pictures import blend, colour, error_map
+from minifcn.study.side_by_side import draw_side_by_side
 from minifcn.study.summary import Layer, Summary, summary
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "draw_curves",
     "draw_overlay",
     "draw_panel",
+    "draw_side_by_side",
     "error_map",
     "patches_against_fcn",
     "summary",

@@ -70,6 +70,21 @@ def settings_for(layout: str, given: Mapping[str, Any]) -> Settings:
     return settings
 
 
+def next_stage(before: Settings, given: Mapping[str, Any]) -> Settings:
+    """The settings of the run before, of a coarser head, with the given ones in their place.
+
+    Its weights take the place of any file that it started from itself. The head is by default the
+    next finer one. Raises InputError where there is none.
+    """
+    stride = int(before.head.removeprefix("fcn").removesuffix("s"))
+    finest = 4 if before.trunk in RESNET_BLOCKS else 2
+    if "head" not in given and stride <= finest:
+        raise InputError(
+            f"the run to start from is an {before.net}, the finest head there is; give --head"
+        )
+    return replace(before, **{"head": f"fcn{stride // 2}s", **given, "weights": None})
+
+
 def coarsest_sufficient(ceilings: Mapping[int, float]) -> int:
     """The coarsest stride whose ceiling is still 97 % of the best one's.
 

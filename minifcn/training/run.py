@@ -177,4 +177,4 @@ def load_settings(checkpoint: Checkpoint, path: Path) -> Settings:
     try:
         return Settings.from_dict(values)
     except (InputError, TypeError) as error:
-        raise InputError(f"{path} cannot be resumed: {error}") from error
+        raise InputError(f"{path} cannot be gone on with: {error}") from error

@@ -40,6 +40,7 @@ class Settings:
     fc_channels: int = 256
     dropout: float = 0.5
     weights: str | None = None  # file that the trunk starts from
+    start: str | None = None  # run whose net, of a coarser head, this one starts from
 
     steps: int = 400
     batch_size: int = 8

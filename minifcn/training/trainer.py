@@ -18,6 +18,7 @@ from minifcn.data.sample import VOID, Dataset
 from minifcn.errors import InputError
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models import FCN, RESNET_BLOCKS, TRUNKS, fcn_on, weights
+from minifcn.models.stages import hand_on
 from minifcn.nn import Dropout
 from minifcn.tensor import Tensor
 from minifcn.training.augment import augmentation
@@ -104,6 +105,11 @@ class Trainer:
             arrays = weights.red_first(arrays)
         for model in (self.model, self.segmenter.model):
             weights.load(model, arrays)
+
+    def hand_on(self, coarse: Mapping[str, np.ndarray]) -> list[str]:
+        """Start from a coarser net's weights; see `minifcn.models.stages.hand_on`."""
+        hand_on(coarse, self.segmenter.model)
+        return hand_on(coarse, self.model)
 
     def steps(self) -> Iterator[Step]:
         """Train step after step, from wherever the trainer stands to the last.
