@@ -110,12 +110,8 @@ def test_it_is_the_adjoint_of_conv2d(case):
     back = conv_transpose2d(mf.Tensor(y), mf.Tensor(w), **settings)
     x = random(rng, *back.shape)
     forward = {key: settings[key] for key in ("stride", "padding", "dilation", "groups")}
-    try:
-        # output_padding at least as long as the stride means another size of y
-        there = conv2d(mf.Tensor(x), mf.Tensor(w), **forward)
-    except ShapeError:
-        return
-    assume(there.shape == y.shape)
+    there = conv2d(mf.Tensor(x), mf.Tensor(w), **forward)
+    assume(there.shape == y.shape)  # not so where output_padding reaches the stride
     left, right = (there.numpy() * y).sum(), (x * back.numpy()).sum()
     assert abs(left - right) <= 1e-11 * max(1.0, np.abs(there.numpy() * y).sum())
 

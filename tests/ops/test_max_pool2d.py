@@ -124,10 +124,7 @@ def test_float32():
 def test_a_window_whose_every_tap_lies_outside():
     """With dilation a padded window can step over the whole picture: −∞, and no gradient."""
     x = leaf(np.ones((1, 1, 2, 2)))
-    try:
-        y = max_pool2d(x, 2, 1, 1, dilation=3)
-    except ShapeError:  # to refuse it is right as well
-        return
+    y = max_pool2d(x, 2, 1, 1, dilation=3)
     assert np.all(np.isneginf(y.numpy()))
     y.backward(np.ones(y.shape))
     assert not x.grad.numpy().any()
