@@ -57,6 +57,7 @@ DECLARATION = re.compile(
 class Launch:
     """One start of a kernel, and the bytes of the arrays that it was given."""
 
+    file: str
     name: str
     grid: tuple[int, ...]
     block: tuple[int, ...]
@@ -138,7 +139,9 @@ def launch(
         kernel.max_dynamic_shared_size_bytes = shared
     kernel(tuple(grid), tuple(block), tuple(passed), shared_mem=shared)
     for launches in _counts:
-        launches.append(Launch(name, tuple(grid), tuple(block), sum(a.nbytes for a in arrays)))
+        launches.append(
+            Launch(file, name, tuple(grid), tuple(block), sum(a.nbytes for a in arrays))
+        )
 
 
 @functools.cache
