@@ -107,7 +107,7 @@ def _added(total: Tensor | None, gradient: Tensor, create_graph: bool) -> Tensor
         total._version += 1
         return total
     # the gradient may be shared with other nodes or be a read-only broadcast: keep our own memory
-    data = workspace.copy(gradient.data) if total is None else total.data + gradient.data
+    data = workspace.copy(gradient.data) if total is None else add(total.data, gradient.data)
     result = Tensor(data)
     result._owned = True
     return result

@@ -72,6 +72,39 @@ def test_operations_stay_on_the_device_and_agree_with_numpy(name):
     assert np.array_equal(found.get(), wanted)
 
 
+TURNED = {
+    "ufunc": lambda x: np.exp(x),
+    "two inputs": lambda x: x + x,
+    "a number": lambda x: 2 * x,
+    "comparison": lambda x: x > 3,
+    "where": lambda x: np.where(x > 3, x, -x),
+    "clip": lambda x: np.clip(x, 2, 5),
+    "concatenate": lambda x: np.concatenate([x, x]),
+    "sum": lambda x: x[None].sum(axis=0),
+    "copy": lambda x: x.copy(),
+    "ascontiguousarray": lambda x: cp.ascontiguousarray(x),
+    "mask": lambda x: x[np.ones(4, bool).tolist()],
+}
+KEPT = {
+    "astype": lambda x: x.astype(np.float64),
+    "astype of its own dtype": lambda x: x.astype(x.dtype),
+    "copy K": lambda x: x.copy(order="K"),
+    "array": lambda x: cp.array(x),
+    "zeros_like": lambda x: np.zeros_like(x),
+    "out": lambda x: np.add(x, x, out=cp.empty_like(x)),
+}
+
+
+@pytest.mark.parametrize("name", [*TURNED, *KEPT])
+def test_results_are_in_c_order_and_copies_as_they_lie(name):
+    """As CuPy's `_get_out_args_from_optionals` and reductions make their outputs, without asking for
+    the order of their inputs; `astype` and the ``_like`` functions have order="K"."""
+    x = device().T
+    found = (TURNED | KEPT)[name](x)
+    assert found.shape[1] == 3 and found.flags.f_contiguous == (name in KEPT)
+    assert found.flags.c_contiguous == (name in TURNED)
+
+
 def test_views_share_memory_and_results_do_not():
     x = device()
     for view in (x[1:], x.T, x.reshape(-1), np.expand_dims(x, 0), x[:, ::2]):

@@ -180,16 +180,22 @@ def power(a: Tensor, exponent: float) -> Tensor:
 def less(a: Any, b: Any) -> Tensor:
     """a < b, as a Tensor of bool outside the graph. NaN compares false."""
     a, b = _pair("lt", a, b)
-    return Tensor(a.data < b.data)
+    return Tensor(elementwise(np.less, a.data, b.data))
 
 
 def less_equal(a: Any, b: Any) -> Tensor:
     """a ≤ b, as a Tensor of bool outside the graph."""
     a, b = _pair("le", a, b)
-    return Tensor(a.data <= b.data)
+    return Tensor(elementwise(np.less_equal, a.data, b.data))
 
 
 def equal(a: Any, b: Any) -> Tensor:
     """Where a = b, element by element, as a Tensor of bool outside the graph."""
     a, b = _pair("eq", a, b)
-    return Tensor(a.data == b.data)
+    return Tensor(elementwise(np.equal, a.data, b.data))
+
+
+def not_equal(a: Any, b: Any) -> Tensor:
+    """Where a ≠ b, element by element, as a Tensor of bool outside the graph."""
+    a, b = _pair("ne", a, b)
+    return Tensor(elementwise(np.not_equal, a.data, b.data))

@@ -67,7 +67,7 @@ class CrossEntropy(Function):
         # in recorded operations
         here = device.array_module(logits.data)
         classes = here.arange(logits.shape[1]).reshape(-1, *[1] * (logits.ndim - 2))
-        hot = Tensor((classes == self.target[:, None]).astype(logits.dtype))
+        hot = Tensor(elementwise(np.equal, classes, self.target[:, None]).astype(logits.dtype))
         flat = kernels.amounts(self.target.reshape(-1), self.share, self.void)
         amount = flat.reshape(self.target.shape)[:, None]
         counted = Gate(np.broadcast_to(amount, logits.shape))(logits)  # void: 0

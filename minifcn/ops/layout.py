@@ -25,14 +25,24 @@ def channels_first(y: np.ndarray) -> np.ndarray:
 
 
 def elementwise(function: Callable[..., Any], *arrays: Any) -> Any:
-    """function(*arrays), element by element, the result in the order in which pictures lie.
+    """function(*arrays), broadcasting, the result in the order in which pictures lie.
 
     NumPy sees to the order itself; CuPy writes every result in C order, which would be (N, C, H, W)
     and cost a copy at the next kernel.
     """
-    if not device.is_gpu(arrays[0]) or {x.ndim for x in arrays} not in ({4}, {0, 4}):
+    if not device.is_gpu(arrays[0]) or max(x.ndim for x in arrays) != 4:
         return function(*arrays)
-    return channels_first(function(*(x.transpose(0, 2, 3, 1) if x.ndim else x for x in arrays)))
+    four = [x.reshape((1,) * (4 - x.ndim) + x.shape) if x.ndim else x for x in arrays]
+    return channels_first(function(*(x.transpose(0, 2, 3, 1) if x.ndim else x for x in four)))
+
+
+def filled(like: Any, shape: tuple[int, ...], value: float) -> Any:
+    """One value in a shape, of the dtype and on the device of ``like``; a picture channels-last."""
+    full = device.array_module(like).full
+    if len(shape) != 4:
+        return full(shape, value, like.dtype)
+    n, c, h, w = shape
+    return channels_first(full((n, h, w, c), value, like.dtype))
 
 
 def pair(op: str, name: str, value: int | Sequence[int]) -> Pair:

@@ -42,7 +42,7 @@ Tensor.__le__ = arithmetic.less_equal
 Tensor.__gt__ = lambda a, b: arithmetic.less(b, a)
 Tensor.__ge__ = lambda a, b: arithmetic.less_equal(b, a)
 Tensor.__eq__ = arithmetic.equal  # type: ignore[method-assign,assignment]
-Tensor.__ne__ = lambda a, b: Tensor(~arithmetic.equal(a, b).data)  # type: ignore
+Tensor.__ne__ = arithmetic.not_equal  # type: ignore[method-assign,assignment]
 
 Tensor.abs = pointwise.absolute
 Tensor.exp = pointwise.exp

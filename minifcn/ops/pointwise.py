@@ -51,7 +51,7 @@ class Abs(Function):
         return elementwise(np.abs, x)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (grad * Tensor(np.sign(self.inputs[0].data)),)
+        return (grad * Tensor(elementwise(np.sign, self.inputs[0].data)),)
 
 
 class Tanh(Function):
@@ -86,12 +86,9 @@ class Clamp(Function):
         return elementwise(lambda values: np.clip(values, self.low, self.high), x)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x = self.inputs[0].data
-        inside = device.array_module(x).ones(x.shape, bool)
-        if self.low is not None:
-            inside &= x >= self.low
-        if self.high is not None:
-            inside &= x <= self.high
+        low = -np.inf if self.low is None else self.low
+        high = np.inf if self.high is None else self.high
+        inside = elementwise(lambda x: (x >= low) & (x <= high), self.inputs[0].data)
         return (grad * Tensor(inside.astype(grad.dtype)),)
 
 

@@ -135,7 +135,8 @@ def avg_pool2d(
     counts = [
         _counts(*axis, include=count_include_pad) for axis in zip((h, w), kernel, step, pad, out)
     ]
-    ones = Tensor(device.array_module(x.data).ones((c, 1, *kernel), x.dtype))
+    by_tap = device.array_module(x.data).ones((*kernel, 1, c), x.dtype)  # as layers keep weights
+    ones = Tensor(by_tap.transpose(3, 2, 0, 1))
     sums = Conv2d(Settings(step, pad, (1, 1), c), out)(x, ones, None)  # zeros outside x
     share = 1.0 / np.outer(*counts)
     return sums * Tensor(device.like(share.astype(x.dtype), x.data)[None, None])

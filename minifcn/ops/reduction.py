@@ -9,6 +9,7 @@ import numpy as np
 from minifcn import device
 from minifcn.errors import ShapeError
 from minifcn.function import Function
+from minifcn.ops.layout import elementwise
 from minifcn.tensor import Tensor
 
 Dims = int | tuple[int, ...] | None
@@ -81,7 +82,7 @@ class Extremum(Function):
         along = [1] * x.ndim
         along[self.dim] = x.shape[self.dim]
         places = device.array_module(x).arange(x.shape[self.dim]).reshape(along)
-        self.chosen, self.input_shape = places == index, x.shape
+        self.chosen, self.input_shape = elementwise(np.equal, places, index), x.shape
         y = np.take_along_axis(x, index, axis=self.dim)
         return y if self.keepdim else np.squeeze(y, self.dim)
 

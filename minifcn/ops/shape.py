@@ -12,7 +12,7 @@ from minifcn import device
 from minifcn.errors import DeviceError, ShapeError
 from minifcn.function import Function
 from minifcn.kernels.elementwise import cat_channels, split_channels
-from minifcn.ops.layout import channels_first, channels_last
+from minifcn.ops.layout import channels_first, channels_last, filled
 from minifcn.ops.reduction import dims_of
 from minifcn.recording import is_grad_enabled
 from minifcn.tensor import Tensor
@@ -78,7 +78,7 @@ class Scatter(Function):
         self.index, self.to_shape = index, shape
 
     def forward(self, values: np.ndarray) -> np.ndarray:
-        out = device.array_module(values).zeros(self.to_shape, values.dtype)
+        out = filled(values, self.to_shape, 0)
         parts = self.index if isinstance(self.index, tuple) else (self.index,)
         if all(_names_once(part) for part in parts):
             out[self.index] = values
@@ -108,7 +108,10 @@ class Cat(Function):
         alike = len({part.dtype for part in parts}) == 1
         if parts[0].ndim == 4 and self.dim == 1 and alike and parts[0].dtype.kind == "f":
             return channels_first(cat_channels([channels_last(part) for part in parts]))
-        return np.concatenate(parts, axis=self.dim)
+        if parts[0].ndim != 4:
+            return np.concatenate(parts, axis=self.dim)
+        axis = (0, 3, 1, 2)[self.dim]  # of (N, H, W, C)
+        return channels_first(np.concatenate([p.transpose(0, 2, 3, 1) for p in parts], axis))
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         ends = np.cumsum(self.lengths)
@@ -137,12 +140,7 @@ class Pad(Function):
         left, right, top, bottom = self.widths
         *outer, h, w = x.shape
         out_h, out_w = h + top + bottom, w + left + right
-        full = device.array_module(x).full
-        if x.ndim == 4:  # channels-last memory
-            n, c = outer
-            y = full((n, out_h, out_w, c), self.value, x.dtype).transpose(0, 3, 1, 2)
-        else:
-            y = full((*outer, out_h, out_w), self.value, x.dtype)
+        y = filled(x, (*outer, out_h, out_w), self.value)
         y[..., max(top, 0) : out_h - max(bottom, 0), max(left, 0) : out_w - max(right, 0)] = x[
             ..., max(-top, 0) : h - max(-bottom, 0), max(-left, 0) : w - max(-right, 0)
         ]

@@ -19,7 +19,7 @@ class Softmax(Function):
         self.dim = dim
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        e = np.exp(_shrunk(x, self.dim))
+        e = elementwise(np.exp, _shrunk(x, self.dim))
         e /= e.sum(axis=self.dim, keepdims=True)
         return e
 
@@ -36,7 +36,7 @@ class LogSoftmax(Function):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         y = _shrunk(x, self.dim)
-        y -= np.log(np.exp(y).sum(axis=self.dim, keepdims=True))
+        y -= np.log(elementwise(np.exp, y).sum(axis=self.dim, keepdims=True))
         return y
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:

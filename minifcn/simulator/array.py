@@ -134,13 +134,13 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801 - CuPy's name
 
     def copy(self, order: Any = "C") -> ndarray:
         """The values in memory of their own."""
-        return _array(self._host.copy(order), [])
+        return _array(self._host.copy(order), [], keep=order == "K")
 
     def astype(self, dtype: Any, copy: bool = True) -> ndarray:
         """The values in another dtype."""
         if not copy and self.dtype == dtype:
             return self
-        return _array(self._host.astype(dtype), [])
+        return _array(self._host.astype(dtype), [], keep=True)
 
     def fill(self, value: Any) -> None:
         """Set every element."""
@@ -264,13 +264,19 @@ def _arrays(value: Any) -> Iterator[ndarray]:
         yield from _arrays(list(value.values()))
 
 
-def _array(host: Any, sources: list[ndarray]) -> ndarray:
+def _array(host: Any, sources: list[ndarray], keep: bool = False) -> ndarray:
+    """A view of one of the sources if it is one; else the values in new memory.
+
+    CuPy writes every result in C order, whatever its inputs' order is, where NumPy goes by theirs;
+    only copies (`astype`, `copy("K")`) ``keep`` the axes in the order in which they lie.
+    """
     host = np.asarray(host)
     for source in sources:
         if np.may_share_memory(host, source._memory.bytes):
             return source._view(host)
-    # its axes in the same order in memory, as CuPy and NumPy have it
-    axes = sorted(range(host.ndim), key=lambda axis: -abs(host.strides[axis]))
+    axes = list(range(host.ndim))
+    if keep:
+        axes.sort(key=lambda axis: -abs(host.strides[axis]))
     rows = host.transpose(axes)
     memory, copy = allocate(rows.shape, rows.dtype)
     copy[...] = rows
