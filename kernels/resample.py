@@ -107,7 +107,7 @@ def _resample_cuda(x: np.ndarray, matrix: Matrix) -> np.ndarray:
     y = xp.empty((lead, rows, inner), x.dtype)
     if y.size:
         tall, wide, span, most = _tile(matrix, inner, x.dtype.itemsize)
-        tables = _tables(matrix, tall, xp, x.dtype.name)
+        tables = _tables(matrix, tall, xp, x.device.id, x.dtype.name)  # type: ignore[attr-defined]
         # a block takes 8 pictures, where there are so many, and reads the matrix once for them
         grid = -(-rows // tall) * -(-inner // wide), min(-(-lead // 8), 65535)
         arguments = x, *tables, y, lead, n_in, rows, inner, tall, wide, span, most
@@ -147,8 +147,13 @@ def _split(matrix: Matrix, begin: np.ndarray, end: np.ndarray) -> list[np.ndarra
 
 
 @lru_cache(maxsize=256)
-def _tables(matrix: Matrix, tall: int, xp: ModuleType, real: str) -> tuple[np.ndarray, ...]:
-    """The matrix on the device: first, column, weight and the first column of each tile."""
+def _tables(
+    matrix: Matrix, tall: int, xp: ModuleType, card: int, real: str
+) -> tuple[np.ndarray, ...]:
+    """The matrix on the device: first, column, weight and the first column of each tile.
+
+    Kept for each ``card`` by itself: one cannot read what lies on another.
+    """
     low, _, _ = _spans(matrix, tall)
     first, column, low = (a.astype(np.int32) for a in (matrix.first, matrix.column, low))
     return tuple(xp.asarray(a) for a in (first, column, matrix.weight.astype(real), low))

@@ -1,5 +1,7 @@
 """The CUDA kernels of up-sampling (resampling, depthwise convolution), on the simulated GPU."""
 
+import importlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -208,6 +210,26 @@ def test_an_offset_too_few_is_caught(monkeypatch):
     with planted(monkeypatch, "resample.cu", "o <= rows", "o < rows"), running(check=True):
         with pytest.raises(simulator.KernelFault, match=r"resample.cu:\d+: (uninitialised)"):
             resample_once()
+
+
+def test_each_card_has_tables_of_its_own(monkeypatch):
+    """What lies on the first card the second cannot read."""
+    module = importlib.import_module("minifcn.kernels.resample")  # not the function
+    passed, plain = [], module.launch
+
+    def recording(file, name, grid, block, arguments, *others):
+        passed.append(arguments[1:5])
+        plain(file, name, grid, block, arguments, *others)
+
+    monkeypatch.setattr(module, "launch", recording)
+    x = on_gpu(np.ones((1, 5, 3, 2), np.float32))
+    matrix = kernels.bilinear(5, 9, 5 / 9, False)
+    for card in (0, 0, 1):
+        monkeypatch.setattr(simulator.ndarray, "device", simulator.cuda.Device(card))
+        kernels.resample(x, matrix, 1)
+    first, again, other = passed
+    assert all(a is b for a, b in zip(first, again, strict=True))
+    assert not any(a is b for a, b in zip(first, other, strict=True))
 
 
 def test_a_missing_barrier_between_pictures_is_caught(monkeypatch):

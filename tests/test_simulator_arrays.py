@@ -97,8 +97,8 @@ KEPT = {
 
 @pytest.mark.parametrize("name", [*TURNED, *KEPT])
 def test_results_are_in_c_order_and_copies_as_they_lie(name):
-    """As CuPy's `_get_out_args_from_optionals` and reductions make their outputs, without asking for
-    the order of their inputs; `astype` and the ``_like`` functions have order="K"."""
+    """As CuPy's ufuncs (`_get_out_args_from_optionals`) and reductions make their outputs, in
+    whatever order their inputs are; `astype` and the ``_like`` functions have order="K"."""
     x = device().T
     found = (TURNED | KEPT)[name](x)
     assert found.shape[1] == 3 and found.flags.f_contiguous == (name in KEPT)

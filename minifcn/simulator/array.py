@@ -38,6 +38,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801 - CuPy's name
     itemsize = property(lambda self: self._host.itemsize)
     strides = property(lambda self: self._host.strides)
     flags = property(lambda self: self._host.flags)
+    device = property(lambda self: cuda.Device())
     T = property(lambda self: self.transpose())
     data = property(lambda self: SimpleNamespace(ptr=self._host.ctypes.data))
 

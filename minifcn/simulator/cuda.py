@@ -7,9 +7,17 @@ that forgets a wait reads memory that is not yet written, on every machine and i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Device:
+    """A card, by its number."""
+
+    id: int = 0
 
 
 class Event:
