@@ -201,15 +201,15 @@ def move(x: Any, name: str) -> Any:
     Raises:
         InputError: if the device cannot be used here.
     """
-    target = module(name)
-    if array_module(x) is target:
+    xp = module(name)
+    if array_module(x) is xp:
         return x
-    if is_gpu(x) and target is not np:
+    if is_gpu(x) and xp is not np:
         x = move(x, "cpu")
     # CuPy copies contiguous memory only; a picture's is, once its axes stand as they lie in memory
     axes = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
     rows = x.transpose(axes) if axes else x
-    moved = rows.get() if target is np else target.asarray(np.asarray(rows, order="C"))
+    moved = rows.get() if xp is np else xp.asarray(np.asarray(rows, order="C"))
     return moved.transpose([axes.index(axis) for axis in range(x.ndim)]) if axes else moved
 
 

@@ -206,15 +206,15 @@ def _number(kernel: str, name: str, dtype: np.dtype, value: Any) -> np.generic:
 
 
 @functools.cache
-def _kernel(module: Any, file: str, name: str, real: str, macros: tuple[Any, ...]) -> Any:
-    return _module(module, file, real, macros).get_function(name)
+def _kernel(gpu: Any, file: str, name: str, real: str, macros: tuple[Any, ...]) -> Any:
+    return _module(gpu, file, real, macros).get_function(name)
 
 
 @functools.cache
-def _module(module: Any, file: str, real: str, macros: tuple[Any, ...]) -> Any:
+def _module(gpu: Any, file: str, real: str, macros: tuple[Any, ...]) -> Any:
     options = (
         "-std=c++17",
         f"-Dreal={WORDS[real]}",
         *(f"-D{name}={value}" for name, value in macros),
     )
-    return module.RawModule(code=source(file), options=options)
+    return gpu.RawModule(code=source(file), options=options)

@@ -305,7 +305,7 @@ def _checked(inputs: Sequence[Tensor]) -> list[tuple[int, Tensor]]:
                 f"gradcheck: input {i} is {x.dtype}, finite differences need float64; "
                 "make it with dtype float64"
             )
-        if not x.data.flags.writeable:
+        if not getattr(x.data.flags, "writeable", True):  # CuPy has no read-only arrays
             raise InputError(
                 f"gradcheck: input {i} is read-only and cannot be moved in place; pass a copy"
             )

@@ -219,9 +219,9 @@ class Module:
         Raises:
             InputError: if there is no such device, or it cannot be used here.
         """
-        target = device.module(name)
+        xp = device.module(name)
         for parameter in self.parameters():
-            if device.array_module(parameter.data) is target:
+            if device.array_module(parameter.data) is xp:
                 continue
             parameter.data = device.move(parameter.data, name)
             parameter._version += 1  # graphs that kept the old value must notice

@@ -16,6 +16,17 @@ from minifcn.simulator import cuda
 from minifcn.simulator.memory import Memory, allocate
 
 
+class Flags:
+    """How an array lies; NumPy knows more of it than CuPy, such as whether it may be written to."""
+
+    def __init__(self, flags: Any) -> None:
+        self._flags = flags
+
+    c_contiguous = property(lambda self: self._flags.c_contiguous)
+    f_contiguous = property(lambda self: self._flags.f_contiguous)
+    owndata = property(lambda self: self._flags.owndata)
+
+
 class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801 - CuPy's name
     """An array in the memory of the simulated device; made by `empty`, `asarray` and others."""
 
@@ -37,7 +48,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801 - CuPy's name
     nbytes = property(lambda self: self._host.nbytes)
     itemsize = property(lambda self: self._host.itemsize)
     strides = property(lambda self: self._host.strides)
-    flags = property(lambda self: self._host.flags)
+    flags = property(lambda self: Flags(self._host.flags))
     device = property(lambda self: cuda.Device())
     T = property(lambda self: self.transpose())
     data = property(lambda self: SimpleNamespace(ptr=self._host.ctypes.data))
@@ -113,9 +124,9 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801 - CuPy's name
         """A view with the axes in another order."""
         return self._view(self._host.transpose(*axes))
 
-    def swapaxes(self, a: int, b: int) -> ndarray:
+    def swapaxes(self, axis1: int, axis2: int) -> ndarray:
         """A view with two axes exchanged."""
-        return self._view(self._host.swapaxes(a, b))
+        return self._view(self._host.swapaxes(axis1, axis2))
 
     def squeeze(self, axis: Any = None) -> ndarray:
         """A view without axes of length 1."""
@@ -137,7 +148,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801 - CuPy's name
         """The values in memory of their own."""
         return _array(self._host.copy(order), [], keep=order == "K")
 
-    def astype(self, dtype: Any, copy: bool = True) -> ndarray:
+    def astype(self, dtype: Any, *, copy: bool = True) -> ndarray:
         """The values in another dtype."""
         if not copy and self.dtype == dtype:
             return self
