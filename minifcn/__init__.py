@@ -26,6 +26,7 @@ _FROM = {
     "minifcn.tensor": ("Tensor",),
     "minifcn.function": ("Function",),
     "minifcn.recording": ("no_grad", "enable_grad", "is_grad_enabled"),
+    "minifcn.recomputation": ("checkpoint",),
     "minifcn.graph": ("grad",),
     "minifcn.creation": ("zeros", "ones", "randn"),
     "minifcn.ops.shape": ("cat", "stack"),
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from minifcn.ops.matmul import matmul as matmul
     from minifcn.ops.shape import cat as cat
     from minifcn.ops.shape import stack as stack
+    from minifcn.recomputation import checkpoint as checkpoint
     from minifcn.recording import enable_grad as enable_grad
     from minifcn.recording import is_grad_enabled as is_grad_enabled
     from minifcn.recording import no_grad as no_grad

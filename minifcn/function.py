@@ -18,6 +18,7 @@ import numpy as np
 
 from minifcn import device
 from minifcn.errors import GraphError
+from minifcn.recomputation import Segment, segment
 from minifcn.recording import is_grad_enabled
 from minifcn.tensor import Tensor
 
@@ -39,6 +40,10 @@ class Function:
     reads: Mapping[int, tuple[int, ...]] | None = None
     #: whether ``backward`` needs the result: it is then ``self.output``, an array
     reads_output = False
+
+    #: within a `checkpoint`: who computes again what was saved here, and then who saved it
+    segment: Segment | None = None
+    twin: Function | None = None
 
     used = False
     needs: tuple[bool, ...]
@@ -70,6 +75,9 @@ class Function:
                 self._output = output.data, output._clock, output._version
             output.requires_grad = True
             output._creator = self
+            within = segment()
+            if within is not None:
+                within.add(self, tensors)
         return output
 
     def forward(self, *arrays: Any) -> Any:
@@ -119,6 +127,18 @@ class Function:
             return set(range(count))
         wanted = (self.reads.get(i, ()) for i, need in enumerate(self.needs) if need)
         return {position for positions in wanted for position in positions}
+
+    def forget(self, segment: Segment) -> None:
+        """Keep the place in the graph alone; ``segment`` computes again what was saved."""
+        place = {name: self.__dict__[name] for name in ("nodes", "shape", "dtype", "result")}
+        self.__dict__.clear()
+        self.__dict__.update(place, used=True, segment=segment)
+
+    def remembered(self) -> Function:
+        """Who has what was saved: this operation or, where that was forgotten, its twin."""
+        if self.segment is not None:
+            self.segment.recompute()
+        return self if self.twin is None else self.twin.remembered()
 
     def free(self) -> None:
         """Give back all that was saved: the graph behind this node cannot be walked again."""

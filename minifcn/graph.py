@@ -157,7 +157,7 @@ def _walk(
                 found[id(node)] = (targets[id(node)], gradient)
             if node.result is not None and targets is None:
                 found[id(node)] = (node.result, gradient)
-            parts = node.backward(gradient)
+            parts = node.remembered().backward(gradient)
             if len(parts) != len(node.nodes):
                 raise ShapeError(
                     f"{node.name}.backward gave {len(parts)} gradients, wanted one for each of its "

@@ -15,6 +15,7 @@ FLOORS = [
     {"launch"},
     {"kernels"},
     {"recording"},
+    {"recomputation"},
     {"tensor", "metrics"},
     {"function"},
     {"conversion", "ownership", "graph"},

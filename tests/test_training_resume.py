@@ -208,3 +208,14 @@ def test_which_validation_is_the_best(tmp_path, data, scores, chosen):
         if run._is_best(score):
             run.best, taken = {"step": i, "val_mean_iou": score}, i
     assert taken == chosen
+
+
+def test_gradient_checkpointing_gives_the_same_bits(data):
+    def steps(on):
+        settings = little_settings(folder=str(data), steps=3, gradient_checkpointing=on)
+        trainer = Trainer(settings, open_splits(settings).train)
+        assert trainer.model.trunk.gradient_checkpointing is on
+        losses = [step.loss for step in trainer.steps()]
+        return losses, [a.tobytes() for a in trainer.model.state_dict().values()]
+
+    assert steps(True) == steps(False)

@@ -76,6 +76,8 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     add = command.add_argument_group("training").add_argument
     add("--steps", type=int, metavar="N", help="batches to train on")
     add("--batch-size", type=int, metavar="N", help="pictures in a batch")
+    add("--gradient-checkpointing", type=argument.on_off, metavar="on|off", help="keep less for "
+        "the way back and compute it again: less memory, more time, the same bits")  # fmt: skip
     add("--crop", type=argument.size_or_none, metavar="WxH",
         help="what is cut from a picture at each visit; `none` for whole pictures")  # fmt: skip
     add("--augment", type=argument.on_off, metavar="on|off", help="vary size, side and colours")

@@ -8,7 +8,7 @@ blocks there are. Modules are named as torchvision's, so that its weights fit by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike
 from minifcn import functional as F
 from minifcn import nn
 from minifcn.errors import InputError
+from minifcn.recomputation import checkpoint
 from minifcn.tensor import Tensor
 
 RESNET_BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
@@ -76,7 +77,12 @@ class ResNetTrunk(nn.Module):
         widths: channels of each layer; the stem has those of the first.
         generator: where the weights are drawn from.
         dtype: of all parameters.
+
+    Set ``gradient_checkpointing`` to True to have `backward` compute stem and layers again, each by
+    itself.
     """
+
+    gradient_checkpointing = False
 
     def __init__(
         self,
@@ -106,12 +112,16 @@ class ResNetTrunk(nn.Module):
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """(N, C, H, W) → the outputs of layer1 to layer4, strides 4, 8, 16, 32."""
-        x = nn.through(x, self.conv1, self.bn1, self.relu, self.maxpool)
         features = []
-        for i in range(1, 5):
-            x = self.get_submodule(f"layer{i}")(x)
+        layers = (self.get_submodule(f"layer{i}") for i in range(1, 5))
+        parts: list[Callable[[Tensor], Any]] = [self._stem, *layers]
+        for part in parts:
+            x = checkpoint(part, x) if self.gradient_checkpointing else part(x)
             features.append(x)
-        return tuple(features)
+        return tuple(features[1:])
+
+    def _stem(self, x: Tensor) -> Tensor:
+        return nn.through(x, self.conv1, self.bn1, self.relu, self.maxpool)
 
     def forward(self, x: Tensor) -> Any:
         """(N, C, H, W) → the tuple of `features`."""

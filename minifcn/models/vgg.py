@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 from minifcn import nn
 from minifcn.errors import InputError
 from minifcn.geometry import IDENTITY, CoordinateMap, coordinate_map
+from minifcn.recomputation import checkpoint
 from minifcn.tensor import Tensor
 
 VGG16_WIDTHS = (64, 128, 256, 512, 512)
@@ -36,7 +37,11 @@ class VGG(nn.Module):
             bias of its own). It is what lets a deep trunk train from scratch.
         generator: where the weights are drawn from.
         dtype: of all parameters.
+
+    Set ``gradient_checkpointing`` to True to have `backward` compute each stage again.
     """
+
+    gradient_checkpointing = False
 
     def __init__(
         self,
@@ -70,7 +75,7 @@ class VGG(nn.Module):
         """(N, C, H, W) → the output of every stage, finest first."""
         features = []
         for stage in self.children():
-            x = stage(x)
+            x = checkpoint(stage, x) if self.gradient_checkpointing else stage(x)
             features.append(x)
         return tuple(features)
 

@@ -12,6 +12,7 @@ from minifcn.errors import InputError
 from minifcn.nn.module import Module
 from minifcn.nn.parameter import Parameter
 from minifcn.nn.windowed import positive
+from minifcn.recomputation import recomputing
 from minifcn.tensor import Tensor
 
 
@@ -84,7 +85,7 @@ class BatchNorm2d(Module):
             momentum,
             self.eps,
         )
-        if self.training:
+        if self.training and not recomputing():
             self.num_batches_tracked += 1
         return y
 

@@ -15,6 +15,7 @@ from minifcn.function import Function
 from minifcn.kernels import channel_rates
 from minifcn.ops.layout import channels_first, channels_last, is_picture
 from minifcn.ops.pointwise import Gate
+from minifcn.recomputation import recomputing
 from minifcn.recording import is_grad_enabled
 from minifcn.tensor import Tensor
 
@@ -191,8 +192,8 @@ def _normalised(
         )
     norm = BatchNorm(eps, relu)
     y = norm(x, weight, bias)
-    if running_mean is not None:
+    if running_mean is not None and not recomputing():
         channel_rates.follow(running_mean, norm.mean, momentum)
-    if running_var is not None:
+    if running_var is not None and not recomputing():
         channel_rates.follow(running_var, norm.variance, momentum, m / (m - 1))
     return y

@@ -11,6 +11,7 @@ from minifcn.errors import InputError, ShapeError
 from minifcn.function import Function
 from minifcn.ops.arithmetic import mul
 from minifcn.ops.layout import elementwise
+from minifcn.recomputation import drawing
 from minifcn.tensor import Tensor
 
 
@@ -192,7 +193,7 @@ def dropout(
         raise InputError("dropout: no generator; pass generator=numpy.random.default_rng(seed)")
     if not np.issubdtype(x.dtype, np.floating):
         raise ShapeError(f"dropout: input has dtype {x.dtype}, wanted a floating dtype")
-    return mul(x, Tensor(_mask(x.data, p, generator)))
+    return mul(x, Tensor(_mask(x.data, p, drawing(generator))))
 
 
 def _mask(x: Any, p: float, generator: np.random.Generator) -> Any:

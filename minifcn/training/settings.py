@@ -44,6 +44,7 @@ class Settings:
 
     steps: int = 400
     batch_size: int = 8
+    gradient_checkpointing: bool = False  # less memory, more time; the same bits
     crop: tuple[int, int] | None = (128, 128)
     resize: tuple[int, int] | None = None
     augment: bool = True

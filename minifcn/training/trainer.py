@@ -72,6 +72,7 @@ class Trainer:
         data = resized(train, settings.resize)
         self.device = device.choose(settings.device)
         self.model = _model(settings, len(train.classes)).to(self.device)
+        self.model.trunk.gradient_checkpointing = settings.gradient_checkpointing
         # From the same seed, so that the average starts where the model does.
         average = _model(settings, len(train.classes)).to(self.device).eval()
         mean, std = _normalisation(settings, data)
