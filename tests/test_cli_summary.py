@@ -28,8 +28,18 @@ def test_a_trained_model(tmp_path, capsys):
         assert main(["summary", str(name)]) == 0
         out = capsys.readouterr().out
         assert "2×256×256" in out and "upscore.input_x2" in out
-    assert main(["summary", str(tmp_path), "--classes", "3"]) == 2
-    assert "leave --widths and --classes out" in capsys.readouterr().err
+    for option, value in (("classes", "3"), ("widths", "2,2,2,2,2"), ("padding", "100")):
+        assert main(["summary", str(tmp_path), f"--{option}", value]) == 2
+        assert f"leave --{option} out" in capsys.readouterr().err
+
+
+def test_padding_as_published(capsys):
+    options = ["--input", "3x90x120", "--widths", "4,4,8,8,8", "--padding", "100"]
+    assert main(["summary", "fcn8s", *options]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert "4×288×318" in lines["trunk.stage1.conv1"]
+    # 288 and 318 halved five times are 9 and 10, a kernel of 7 leaves 3 and 4
+    assert "512×3×4" in lines["fc6.conv"] and "21×8×10" in lines["upscore.pool4"]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +51,8 @@ def test_a_trained_model(tmp_path, capsys):
         (["fcn8s", "--input", "3x0x40"], "'3x0x40' holds a length below 1"),
         (["fcn8s", "--classes", "0"], "num_classes is 0"),
         (["fcn8s", "--widths", "1,2,3"], "widths is (1, 2, 3)"),
+        (["fcn8s", "--padding", "99"], "'99' is neither same nor 100"),
+        (["resnet18-fcn8s", "--padding", "100"], "the trunk is resnet18; leave it out"),
     ],
 )
 def test_bad_arguments(arguments, words, capsys):

@@ -22,6 +22,13 @@ def size_or_none(text: str) -> tuple[int, int] | None:
     return None if text == "none" else size(text)
 
 
+def padding(text: str) -> str | int:
+    """`same`, or `100`."""
+    if text not in ("same", "100"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither same nor 100; write one of them")
+    return 100 if text == "100" else text
+
+
 def channels_and_size(text: str) -> tuple[int, int, int]:
     """`3x360x480`: channels, height, width."""
     try:

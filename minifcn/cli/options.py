@@ -177,6 +177,9 @@ def _add_summary(commands: argparse._SubParsersAction[_Parser]) -> None:
                          help="channels of the stages, for a model by name")  # fmt: skip
     command.add_argument("--classes", type=int, metavar="N",
                          help="number of classes, for a model by name (default: 21)")  # fmt: skip
+    command.add_argument("--padding", type=argument.padding, metavar="same|100",
+                         help="of a VGG by name: convolutions keep the size (default), or conv1_1 "
+                         "pads by 100 and crops follow, as published")  # fmt: skip
 
 
 def _add_convert(commands: argparse._SubParsersAction[_Parser]) -> None:

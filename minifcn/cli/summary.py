@@ -76,16 +76,20 @@ def _model(arguments: argparse.Namespace) -> models.FCN:
                 f"{', '.join(models.TRUNKS)}, such as vgg16-fcn8s) nor a run's folder or "
                 "checkpoint; give one of them"
             )
-        if arguments.widths is not None or arguments.classes is not None:
-            raise InputError(
-                f"{name} is a trained model, which has its own widths and classes; "
-                "leave --widths and --classes out"
-            )
+        for option in ("widths", "classes", "padding"):
+            if getattr(arguments, option) is not None:
+                raise InputError(
+                    f"{name} is a trained model, which has its own {option}; leave --{option} out"
+                )
         return Segmenter.load(path).model
     trunk, _, head = name.rpartition("-")
     settings: dict[str, Any] = {"head": head, "generator": np.random.default_rng(0)}
     if arguments.widths is not None:
         settings["widths"] = arguments.widths
+    if arguments.padding is not None:
+        if trunk in models.RESNET_BLOCKS:
+            raise InputError(f"--padding is for VGG, and the trunk is {trunk}; leave it out")
+        settings["padding"] = arguments.padding
     classes = VOC_CLASSES if arguments.classes is None else arguments.classes
     if trunk:
         return models.fcn_on(trunk, classes, **settings)

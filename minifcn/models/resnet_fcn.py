@@ -25,7 +25,7 @@ from numpy.typing import DTypeLike
 from minifcn import nn
 from minifcn.errors import InputError
 from minifcn.geometry import IDENTITY, cells
-from minifcn.models.fcn import FCN, score_layer, upscore_layer
+from minifcn.models.fcn import FCN, UPSAMPLE, score_layer
 from minifcn.models.resnet import RESNET_BLOCKS, RESNET_WIDTHS, ResNetTrunk
 from minifcn.tensor import Tensor
 
@@ -45,7 +45,7 @@ class ResNetFCN(FCN):
         trunk: "resnet18" or "resnet34".
         head: "fcn32s" (no skip), "fcn16s", "fcn8s" or "fcn4s".
         widths: channels of layer1 to layer4.
-        upsample: "learned", or "frozen" to keep the interpolation bilinear.
+        upsample: "learned", "last-frozen" or "frozen", see `FCN`.
         generator: where the weights are drawn from.
         dtype: of all parameters, and of the input.
     """
@@ -69,7 +69,7 @@ class ResNetFCN(FCN):
         for name, value, choices in (
             ("trunk", trunk, tuple(RESNET_BLOCKS)),
             ("head", head, tuple(STRIDES)),
-            ("upsample", upsample, ("learned", "frozen")),
+            ("upsample", upsample, UPSAMPLE),
         ):
             if value not in choices:
                 raise InputError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
@@ -86,18 +86,15 @@ class ResNetFCN(FCN):
         self.trunk = ResNetTrunk(in_channels, blocks=RESNET_BLOCKS[trunk], widths=widths, **made)
         self.score = nn.ModuleDict({"layer4": score_layer(widths[3], num_classes, **made)})
         self.upscore = nn.ModuleDict()
+        self._begin_at("layer4", cells(32))
         stride = 32
         for i in (3, 2, 1):  # layer i has stride 2^(i+1)
             if stride == STRIDES[head]:
                 break
-            here, target = cells(stride), cells(stride // 2)
             self.score[f"layer{i}"] = score_layer(widths[i - 1], num_classes, **made)
-            self.upscore[f"layer{i}"] = upscore_layer(
-                num_classes, 2, here, target, upsample, **made
-            )
+            self._add_step(f"layer{i}", 2, cells(stride), cells(stride // 2), **made)
             stride //= 2
-        last = upscore_layer(num_classes, stride, cells(stride), IDENTITY, upsample, **made)
-        self.upscore[f"input_x{stride}"] = last
+        self._add_step(f"input_x{stride}", stride, cells(stride), IDENTITY, **made)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """The picture's features by name, finest first: "layer1", …, "layer4"."""

@@ -35,6 +35,7 @@ class VGG(nn.Module):
         convs: number of convolutions of each stage.
         batch_norm: whether each convolution is followed by batch normalisation (it then has no
             bias of its own). It is what lets a deep trunk train from scratch.
+        first_padding: of the first convolution; 1 keeps the size, the published FCNs have 100.
         generator: where the weights are drawn from.
         dtype: of all parameters.
 
@@ -50,6 +51,7 @@ class VGG(nn.Module):
         widths: Sequence[int] = (32, 64, 128, 256, 256),
         convs: Sequence[int] = (2, 2, 2, 2, 2),
         batch_norm: bool = True,
+        first_padding: int = 1,
         generator: np.random.Generator,
         dtype: DTypeLike = np.float32,
     ) -> None:
@@ -64,8 +66,9 @@ class VGG(nn.Module):
         for i, (width, count) in enumerate(zip(widths, convs, strict=True), 1):
             layers: dict[str, nn.Module] = {}
             for j in range(1, count + 1):
+                padding = first_padding if i == j == 1 else 1
                 layers |= conv_block(
-                    str(j), before, width, 3, batch_norm, generator=generator, dtype=dtype
+                    str(j), before, width, 3, padding, batch_norm, generator=generator, dtype=dtype
                 )
                 before = width
             layers["pool"] = nn.MaxPool2d(2, ceil_mode=True)
@@ -93,12 +96,13 @@ def conv_block(
     in_channels: int,
     out_channels: int,
     kernel_size: int,
+    padding: int,
     batch_norm: bool,
     *,
     generator: np.random.Generator,
     dtype: DTypeLike = np.float32,
 ) -> dict[str, nn.Module]:
-    """A convolution that keeps the size (odd kernel), batch normalisation if asked, and ReLU.
+    """A convolution, batch normalisation if asked, and ReLU.
 
     Gives them as "conv", "norm" and "relu", each name followed by ``suffix``, for a Sequential.
     """
@@ -107,7 +111,7 @@ def conv_block(
             in_channels,
             out_channels,
             kernel_size,
-            padding=kernel_size // 2,
+            padding=padding,
             bias=not batch_norm,
             generator=generator,
             dtype=dtype,
