@@ -64,11 +64,14 @@ def test_even_kinds_are_for_nuclei():
 
 def test_settings_of_another_version_are_refused():
     values = Settings().as_dict()
-    with pytest.raises(InputError, match="momentum"):
-        Settings.from_dict({**values, "momentum": 0.9})
+    for exactly in (True, False):
+        with pytest.raises(InputError, match="patience"):
+            Settings.from_dict({**values, "patience": 0.9}, exactly)
     del values["lr"]
     with pytest.raises(InputError, match="lr"):
         Settings.from_dict(values)
+    # to evaluate, or to start from, an older run will do
+    assert Settings.from_dict({**values, "seed": 5}, exactly=False) == Settings(seed=5)
 
 
 def test_recipes_take_what_is_given_and_shorten_the_warm_up():

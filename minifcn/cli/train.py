@@ -126,7 +126,7 @@ def _resumed(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
             "as runs/nuclei-fcn2s"
         )
     checkpoint = Checkpoint.load(path)
-    settings = load_settings(checkpoint, path)
+    settings = load_settings(checkpoint, path, exactly=True)
     if "data" in given:
         settings = replace(settings, folder=_absolute(given["data"]))
     settings = replace(settings, device=given.get("device", settings.device))

@@ -169,12 +169,16 @@ class Run:
         )
 
 
-def load_settings(checkpoint: Checkpoint, path: Path) -> Settings:
-    """The settings in a checkpoint; InputError when it has none, or those of another version."""
+def load_settings(checkpoint: Checkpoint, path: Path, exactly: bool = False) -> Settings:
+    """The settings in a checkpoint; those that it is too old to have are as by default.
+
+    Raises InputError when it has none, or some that this version does not know; if ``exactly`` the
+    same run is wanted, also when it lacks some.
+    """
     values = checkpoint.about.get("settings")
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no training settings; resume a run of `minifcn train`")
     try:
-        return Settings.from_dict(values)
+        return Settings.from_dict(values, exactly)
     except (InputError, TypeError) as error:
         raise InputError(f"{path} cannot be gone on with: {error}") from error

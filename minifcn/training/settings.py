@@ -141,14 +141,16 @@ class Settings:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Settings:
+    def from_dict(cls, values: dict[str, Any], exactly: bool = True) -> Settings:
         """The inverse of `as_dict`, also after a round trip through JSON.
 
-        Raises InputError for a setting that this version does not know or lacks.
+        A missing one is as by default; unless ``exactly`` the same run is wanted. Raises
+        InputError then, and for a setting that this version does not know.
         """
         known = {field.name for field in fields(cls)}
-        if set(values) != known:
-            odd = ", ".join(sorted(set(values) ^ known))
+        odd_ones = set(values) ^ known if exactly else set(values) - known
+        if odd_ones:
+            odd = ", ".join(sorted(odd_ones))
             raise InputError(
                 f"the training settings differ from this version's in: {odd}; "
                 "use the minifcn that wrote them"
