@@ -68,12 +68,21 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
         "resnet18 or resnet34 as published")  # fmt: skip
     add("--widths", type=argument.widths, metavar="A,B,C,D,E", help="channels of the five "
         "stages (of a ResNet: four)")  # fmt: skip
+    add("--padding", type=argument.padding, metavar="same|100", help="of a VGG: convolutions keep "
+        "the size (default), or conv1_1 pads by 100 and crops follow, as published")  # fmt: skip
+    add("--upsample", choices=("learned", "last-frozen", "frozen"), help="whether interpolation "
+        "learns (default), the last step's stays bilinear, or all does")  # fmt: skip
+    add("--at-once", type=argument.on_off, metavar="on|off", help="scale a VGG's skips by 0.01, "
+        "0.0001, …, to train them at once and not in stages")  # fmt: skip
     add("--weights", metavar="FILE", help="start the trunk from these, under torchvision's names: "
         ".safetensors, or .pth where PyTorch is installed")  # fmt: skip
     add("--from", dest="start", metavar="RUN", help="go on from the net of this run, of a coarser "
         "head: 32s, then 16s, then 8s; its settings stand where no option is given (--head: the "
         "next finer)")  # fmt: skip
     add = command.add_argument_group("training").add_argument
+    add("--recipe", choices=("heavy", "batch20"), help="as published: one picture a step, momentum "
+        "0.99 and summed loss; or 20 pictures, 0.9 and mean loss. Without --head: fcn32s, the "
+        "first stage; any option given stands in its place")  # fmt: skip
     add("--steps", type=int, metavar="N", help="batches to train on")
     add("--batch-size", type=int, metavar="N", help="pictures in a batch")
     add("--gradient-checkpointing", type=argument.on_off, metavar="on|off", help="keep less for "
@@ -89,13 +98,20 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="by the mean and deviation of the training set or of each picture; or as the "
         "--weights were trained: torchvision's way, or Caffe's (with them, default: as their "
         "file says, else imagenet)")  # fmt: skip
-    add("--optimizer", choices=("adam", "sgd"), help="AdamW, or SGD with momentum 0.9")
+    add("--optimizer", choices=("adam", "sgd"), help="AdamW, or SGD with momentum")
+    add("--momentum", type=float, metavar="X", help="of SGD (default: 0.9)")
     add("--lr", type=float, metavar="X", help="learning rate after the warm-up")
     add("--weight-decay", type=float, metavar="X", help="pull of the weights towards zero")
+    add("--bias-lr", type=float, metavar="X", help="biases learn at X times the rate")
+    add("--bias-decay", type=argument.on_off, metavar="on|off", help="whether --weight-decay pulls "
+        "at biases")  # fmt: skip
     add("--schedule", choices=("poly", "cosine", "constant"), help="course of the learning rate")
     add("--warmup", type=int, metavar="N", help="steps over which the learning rate rises")
     add("--class-weights", choices=("none", "balanced"),
         help="balanced: rare classes weigh more (median frequency)")  # fmt: skip
+    add("--loss-reduction", choices=("mean", "image", "batch"), help="cross-entropy: mean over the "
+        "batch's pixels; over each picture's, then over pictures; sum over pixels ÷ pictures, "
+        "which wants an --lr ÷ pixels")  # fmt: skip
     add("--iou-loss", type=float, metavar="X", help="add X times 1 - IoU, made smooth, to the "
         "cross-entropy")  # fmt: skip
     add("--average", type=float, metavar="X", help="share of the weights' moving average kept at "

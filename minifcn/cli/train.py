@@ -86,7 +86,7 @@ def _new(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
     if settings.trunk in RESNET_BLOCKS:  # whose stem has no output at stride 2
         del ceilings[2]
     sufficient = coarsest_sufficient(ceilings)
-    asked = "head" in given or settings.start is not None
+    asked = "head" in given or settings.start is not None or settings.recipe != "none"
     if not asked:
         settings = replace(settings, head=f"fcn{sufficient}s")
     trainer = Trainer(settings, splits.train)

@@ -8,6 +8,7 @@ from typing import Any
 
 from minifcn.errors import InputError
 from minifcn.models import RESNET_BLOCKS, TRUNKS
+from minifcn.training.published import RATES, learning_rate, net_name, published
 from minifcn.training.settings import Settings
 
 NUCLEI = Settings(
@@ -48,15 +49,19 @@ CEILING_SHARE = 0.97
 def settings_for(layout: str, given: Mapping[str, Any]) -> Settings:
     """The layout's recipe with the given settings in place of its own.
 
-    A warm-up that was not asked for takes at most a tenth of the steps. A trunk by name brings its
+    A published recipe, if one is given, takes the layout's place in all that it speaks of. A
+    warm-up that was not asked for takes at most a tenth of the steps. A trunk by name brings its
     own widths; weights from a file bring the normalisation that torchvision trained them with.
-    Raises InputError for a setting that the trunk has no use for.
+    Raises InputError for a setting that the trunk or the optimiser has no use for.
     """
     recipe = NUCLEI if layout == "nuclei" else VOC
+    asked = given
+    if "recipe" in given:
+        given = published(given["recipe"], given)
     trunk = given.get("trunk", recipe.trunk)
-    if trunk in RESNET_BLOCKS and "dropout" in given:
+    if trunk in RESNET_BLOCKS and "dropout" in asked:
         raise InputError(
-            f"dropout is {given['dropout']}, and {trunk} has no fc6 and fc7 to drop from; "
+            f"dropout is {asked['dropout']}, and {trunk} has no fc6 and fc7 to drop from; "
             "leave --dropout out"
         )
     own: dict[str, Any] = {}
@@ -67,14 +72,15 @@ def settings_for(layout: str, given: Mapping[str, Any]) -> Settings:
     settings = replace(recipe, **{**own, **given, "layout": layout})
     if "warmup" not in given:
         settings = replace(settings, warmup=min(settings.warmup, settings.steps // 10))
-    return settings
+    return _without_idle(settings, asked)
 
 
 def next_stage(before: Settings, given: Mapping[str, Any]) -> Settings:
     """The settings of the run before, of a coarser head, with the given ones in their place.
 
     Its weights take the place of any file that it started from itself. The head is by default the
-    next finer one. Raises InputError where there is none.
+    next finer one; if the learning rate was a published recipe's, so is the new one. Raises
+    InputError where there is no finer head.
     """
     stride = int(before.head.removeprefix("fcn").removesuffix("s"))
     finest = 4 if before.trunk in RESNET_BLOCKS else 2
@@ -82,7 +88,25 @@ def next_stage(before: Settings, given: Mapping[str, Any]) -> Settings:
         raise InputError(
             f"the run to start from is an {before.net}, the finest head there is; give --head"
         )
-    return replace(before, **{"head": f"fcn{stride // 2}s", **given, "weights": None})
+    chosen = {"head": f"fcn{stride // 2}s", **given, "weights": None}
+    if "recipe" in given:
+        chosen = published(given["recipe"], chosen)
+    elif "lr" not in given:
+        rates = RATES.get(before.recipe, {})
+        if before.lr == rates.get(net_name(before.head, before.at_once)):
+            net = net_name(chosen["head"], given.get("at_once", before.at_once))
+            chosen["lr"] = learning_rate(before.recipe, net)
+    return _without_idle(replace(before, **chosen), given)
+
+
+def _without_idle(settings: Settings, given: Mapping[str, Any]) -> Settings:
+    """Refuse a given momentum that no one would use."""
+    if "momentum" in given and settings.optimizer != "sgd":
+        raise InputError(
+            f"momentum is {settings.momentum}, and {settings.optimizer} has its own; leave out "
+            "--momentum, or add --optimizer sgd"
+        )
+    return settings
 
 
 def coarsest_sufficient(ceilings: Mapping[int, float]) -> int:

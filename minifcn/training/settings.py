@@ -10,9 +10,12 @@ from minifcn.data.normalisation import KNOWN
 from minifcn.device import DEVICES
 from minifcn.errors import InputError
 from minifcn.models import RESNET_BLOCKS, TRUNKS
+from minifcn.models.fcn import UPSAMPLE
 from minifcn.training.views import VIEWS
 
 OPTIMIZERS = ("adam", "sgd")
+LOSS_REDUCTIONS = ("mean", "image", "batch")
+RECIPES = ("none", "heavy", "batch20")
 SCHEDULES = ("poly", "cosine", "constant")
 NORMALISATIONS = ("dataset", "picture", *KNOWN, "weights")
 VGG_WIDTHS = (16, 32, 64, 128, 128)
@@ -33,12 +36,16 @@ class Settings:
     classes: tuple[str, ...] | None = None  # None: the layout's own names
     test_every: int | None = None  # layout nuclei: see `minifcn.data.nuclei.load`
 
+    recipe: str = "none"  # or whose settings these are, see `minifcn.training.published`
     trunk: str = "vgg"  # of the widths below, or one of `minifcn.models.TRUNKS`
     head: str = "fcn8s"
     widths: tuple[int, ...] = ()  # none given: the trunk's own; ResNets have four
     convs: tuple[int, ...] = (2, 2, 2, 2, 2)
     fc_channels: int = 256
     dropout: float = 0.5
+    padding: str | int = "same"  # or 100; this, `at_once` and `upsample`: see `minifcn.models.FCN`
+    at_once: bool = False
+    upsample: str = "learned"
     weights: str | None = None  # file that the trunk starts from
     start: str | None = None  # run whose net, of a coarser head, this one starts from
 
@@ -57,10 +64,15 @@ class Settings:
 
     optimizer: str = "adam"
     lr: float = 2e-3
+    momentum: float = 0.9  # of SGD
     weight_decay: float = 1e-2
+    bias_lr: float = 1.0  # biases learn at so many times the rate (of normalisations, too)
+    bias_decay: bool = True  # whether weight decay pulls at biases
     schedule: str = "poly"
     warmup: int = 20
     class_weights: str = "none"
+    loss_reduction: str = "mean"  # over the batch's pixels; "image": over each picture's, then over
+    # the pictures; "batch": the sum over all pixels ÷ pictures, for which lr is ÷ pixels, too
     iou_loss: float = 0.0  # weight of the soft IoU beside the cross-entropy
     average: float = 0.99  # of the weights over the steps, see `minifcn.training.average`
 
@@ -91,6 +103,8 @@ class Settings:
         _at_least("fc_channels", self.fc_channels, 1)
         # The stride of the deepest layer that is normalised: a crop of that size is one cell.
         deepest = {"vgg16": 0, "vgg16_bn": 16}.get(self.trunk, 32)
+        if self.padding == 100:  # 26 + 198 pixels are 7 cells, and one window of fc6
+            deepest = 26 if self.trunk == "vgg" else 0
         if self.batch_size == 1 and self.crop is not None and max(self.crop) <= deepest:
             raise InputError(
                 f"crop is {self.crop} and batch_size 1, so that the deepest layers have one value "
@@ -100,6 +114,10 @@ class Settings:
             raise InputError(f"lr is {self.lr}; give a learning rate above 0, such as 0.001")
         if not 0.0 <= self.weight_decay < float("inf"):
             raise InputError(f"weight_decay is {self.weight_decay}; give 0 or more")
+        if not 0.0 <= self.momentum < 1.0:
+            raise InputError(f"momentum is {self.momentum}; give 0 (none) or more, below 1")
+        if not 0.0 <= self.bias_lr < float("inf"):
+            raise InputError(f"bias_lr is {self.bias_lr}; give a factor of 0 (biases stay) or more")
         if not 1.0 <= self.scale < float("inf"):
             raise InputError(f"scale is {self.scale}; give a factor of 1 (none) or more")
         if not 0.0 <= self.dropout < 1.0:
@@ -127,6 +145,16 @@ class Settings:
                 f"normalise is weights, mean {self.mean} and std {self.std}; give three numbers "
                 "each, and std above 0"
             )
+        if self.padding not in ("same", 100):
+            raise InputError(f"padding is {self.padding!r}; choose same or 100")
+        if self.trunk in RESNET_BLOCKS and (self.padding == 100 or self.at_once):
+            raise InputError(
+                f"padding is {self.padding} and at_once {self.at_once}, and {self.trunk} knows "
+                "neither 100 nor scaled skips; leave them out"
+            )
+        _one_of("upsample", self.upsample, UPSAMPLE)
+        _one_of("recipe", self.recipe, RECIPES)
+        _one_of("loss_reduction", self.loss_reduction, LOSS_REDUCTIONS)
         _one_of("class_weights", self.class_weights, CLASS_WEIGHTS)
         _one_of("views", self.views, tuple(VIEWS))
         _one_of("device", self.device, ("auto", *DEVICES))

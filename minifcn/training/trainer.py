@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn import device, optim
+from minifcn import device
 from minifcn import functional as F
 from minifcn.data.feed import Fed, feed
 from minifcn.data.loader import Loader, channel_statistics
@@ -25,6 +25,7 @@ from minifcn.training.augment import augmentation
 from minifcn.training.average import follow
 from minifcn.training.checkpoint import Checkpoint, under
 from minifcn.training.class_weights import median_frequency_weights
+from minifcn.training.descent import optimizer_of, schedule_of
 from minifcn.training.even_kinds import with_even_kinds
 from minifcn.training.iou_loss import soft_iou_loss
 from minifcn.training.segmenter import Segmenter
@@ -79,8 +80,8 @@ class Trainer:
         self.segmenter = Segmenter(
             average, train.classes, np.asarray(train.palette), mean, std, settings.resize
         )
-        self.optimizer = _optimizer(settings, self.model)
-        self.schedule = _schedule(settings, self.optimizer)
+        self.optimizer = optimizer_of(settings, self.model)
+        self.schedule = schedule_of(settings, self.optimizer)
         self.loader = Loader(
             with_even_kinds(data, settings.even_kinds),
             settings.batch_size,
@@ -128,7 +129,13 @@ class Trainer:
     def _step(self, fed: Fed) -> Step:
         self.optimizer.zero_grad()
         logits = self.model(Tensor(fed.images))
-        loss = F.cross_entropy(logits, fed.labels, weight=self.weight, ignore_index=VOID)
+        loss = F.cross_entropy(
+            logits,
+            fed.labels,
+            weight=self.weight,
+            ignore_index=VOID,
+            reduction=self.settings.loss_reduction,
+        )
         if self.settings.iou_loss:
             loss = loss + self.settings.iou_loss * soft_iou_loss(logits, fed.labels, VOID)
         value = float(loss.item())
@@ -205,11 +212,16 @@ def _model(settings: Settings, num_classes: int) -> FCN:
     given: dict[str, Any] = {
         "head": settings.head,
         "widths": settings.widths,
+        "upsample": settings.upsample,
         "generator": np.random.default_rng(settings.seed),
     }
     if settings.trunk in RESNET_BLOCKS:
         return fcn_on(settings.trunk, num_classes, **given)
-    given["dropout"] = settings.dropout
+    given |= {
+        "dropout": settings.dropout,
+        "padding": settings.padding,
+        "at_once": settings.at_once,
+    }
     if settings.trunk in TRUNKS:
         return fcn_on(settings.trunk, num_classes, **given)
     return FCN(num_classes, convs=settings.convs, fc_channels=settings.fc_channels, **given)
@@ -228,27 +240,3 @@ def _normalisation(
     mean, std = channel_statistics(data)
     # A channel without variation says nothing, and must not be divided by zero.
     return tuple(mean.tolist()), tuple(float(v) if v > 0 else 1.0 for v in std)
-
-
-def _optimizer(settings: Settings, model: FCN) -> optim.Optimizer:
-    if settings.optimizer == "sgd":
-        return optim.SGD(
-            model.parameters(),
-            lr=settings.lr,
-            momentum=0.9,
-            weight_decay=settings.weight_decay,
-        )
-    return optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-
-
-def _schedule(settings: Settings, optimizer: optim.Optimizer) -> optim.Schedule:
-    schedule: optim.Schedule
-    if settings.schedule == "poly":
-        schedule = optim.PolyLR(optimizer, settings.steps)
-    elif settings.schedule == "cosine":
-        schedule = optim.CosineAnnealingLR(optimizer, settings.steps)
-    else:
-        schedule = optim.StepLR(optimizer, settings.steps + 1)  # the first stair never ends
-    if settings.warmup:
-        schedule = optim.LinearWarmup(schedule, settings.warmup)
-    return schedule

@@ -9,6 +9,8 @@ import pytest
 
 import minifcn as mf
 from minifcn import models
+from minifcn.training.descent import optimizer_of
+from minifcn.training.recipes import settings_for
 from tests.oracle.compare import error
 from tests.oracle.published import torch
 
@@ -138,6 +140,66 @@ def test_the_comparison_catches_a_crop_and_a_scale_that_are_off():
         ours.crops[name] = right
     ours.scales["pool3"] = 0.01
     assert difference(ours, theirs, (64, 96)) > 1e-3
+
+
+def changes(make_step, parameters, steps=3):
+    """How far each parameter has moved after some steps."""
+    before = [np.array(p) for p in parameters()]
+    for _ in range(steps):
+        make_step()
+    return [np.array(p) - q for p, q in zip(parameters(), before, strict=True)]
+
+
+def steps_apart(**changed):
+    """The largest difference after three steps of the recipe, relative to each parameter's move."""
+    settings = settings_for("voc", {"recipe": "heavy", "head": "fcn8s", "lr": 1e-6, **changed})
+    ours, theirs = pair("fcn8s")
+    theirs.up.requires_grad_(False)
+    generator = np.random.default_rng(4)
+    x, labels = generator.standard_normal((1, 3, 40, 33)), generator.integers(0, 5, (1, 40, 33))
+    labels[0, :7] = 255
+    optimizer = optimizer_of(settings, ours)
+
+    def our_step():
+        optimizer.zero_grad()
+        loss = mf.functional.cross_entropy(
+            ours(mf.Tensor(x)), labels, ignore_index=255, reduction=settings.loss_reduction
+        )
+        loss.backward()
+        optimizer.step()
+
+    biases = [p for n, p in theirs.named_parameters() if n.endswith("bias")]
+    others = [p for n, p in theirs.named_parameters() if n.endswith("weight")]
+    reference = torch.optim.SGD(
+        [{"params": others, "weight_decay": 5e-4}, {"params": biases, "lr": 2e-6}],
+        lr=1e-6,
+        momentum=0.99,
+    )
+
+    def their_step():
+        reference.zero_grad()
+        scores = theirs(torch.tensor(x))
+        torch.nn.functional.cross_entropy(
+            scores, torch.tensor(labels), ignore_index=255, reduction="sum"
+        ).backward()
+        reference.step()
+
+    mine = [m for m in ours.modules() if isinstance(m, mf.nn.Conv2d)]
+    convs = [m for m in theirs.features if isinstance(m, torch.nn.Conv2d)]
+    convs += [theirs.fc6, theirs.fc7, *theirs.scores]
+    found = changes(our_step, lambda: [p.numpy() for m in mine for p in (m.weight, m.bias)])
+    wanted = changes(
+        their_step, lambda: [p.detach().numpy() for m in convs for p in (m.weight, m.bias)]
+    )
+    assert all(np.abs(b).max() > 1e-6 for b in wanted)
+    return max(error(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_steps_of_the_heavy_recipe():
+    """Summed loss with void, momentum 0.99, biases at twice the rate and without decay."""
+    assert steps_apart() < 1e-8
+    for changed in ({"bias_decay": True}, {"bias_lr": 1.0}, {"momentum": 0.9}):
+        assert steps_apart(**changed) > 1e-7, changed
 
 
 def test_parameters_with_dense_deconvolutions_and_with_one_filter_a_class(monkeypatch):
