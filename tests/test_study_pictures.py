@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minifcn import study
+from minifcn.data import Sample
 from minifcn.study.curves import smooth
 from minifcn.study.overlay import _flow
 from minifcn.study.pictures import CONFUSED, FALSE_ALARM, MISSED, VOID_COLOUR, edges, visible
@@ -161,6 +162,27 @@ def test_curves_draw_the_log():
     line = by_label["mean IoU, validation"]
     np.testing.assert_array_equal(line.get_xydata(), [(2, 0.35), (3, 0.55)])
     np.testing.assert_array_equal(by_label["pixel accuracy, training"].get_ydata(), [0.5, 0.6, 0.7])
+
+
+def test_the_sheet_of_labels_shows_each_picture_plain_and_tinted():
+    samples = []
+    for i, size in enumerate(((20, 30), (31, 17), (9, 9))):
+        image, label = picture(*size, seed=i)
+        image[0] = 255  # bright enough to be shown as it is
+        label[0] = 255 if i == 1 else 0
+        samples.append(Sample(f"n{i}", image, label))
+    figure = study.draw_labelled(samples, PALETTE, NAMES, "three")
+    shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+    assert len(shown) == 6 and sum(not axes.axison for axes in figure.axes) == 2
+    for sample, plain, tinted in zip(samples, shown[::2], shown[1::2], strict=True):
+        np.testing.assert_array_equal(plain, sample.image)
+        np.testing.assert_array_equal(
+            tinted, study.blend(sample.image, sample.label, PALETTE, NAMES)
+        )
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [*NAMES, "void, not counted"]
+    handle = legend.legend_handles[1].get_facecolor()[:3]
+    np.testing.assert_allclose(np.array(handle) * 255, PALETTE[1])
 
 
 def test_panel_has_five_pictures_a_row_and_a_legend_of_what_occurs():

@@ -8,6 +8,7 @@ import pytest
 
 import minifcn as mf
 from minifcn import models
+from minifcn.data.counts import count
 from minifcn.errors import InputError, ShapeError
 from minifcn.training.class_weights import median_frequency_weights
 from minifcn.training.recipes import (
@@ -99,10 +100,10 @@ def test_median_frequency_weights_by_hand():
     one = np.array([[0, 0, 0, 0], [0, 0, 1, 1], [255, 255, 255, 255]], np.uint8)
     two = np.zeros((2, 4), np.uint8)
     # Frequencies: 14/16, 2/8; class 2 never occurs. Median of (0.875, 0.25) is 0.5625.
-    weights = median_frequency_weights([one, two], 3)
+    weights = median_frequency_weights(count([one, two], 3))
     np.testing.assert_allclose(weights, [0.5625 / 0.875, 0.5625 / 0.25, 1.0], rtol=1e-6)
     assert weights.dtype == np.float32
-    np.testing.assert_array_equal(median_frequency_weights([], 2), [1, 1])
+    np.testing.assert_array_equal(median_frequency_weights(count([], 2)), [1, 1])
 
 
 @pytest.mark.parametrize(("trunk", "cell"), [("vgg", 32), ("resnet18", 32), ("vgg16_bn", 16)])

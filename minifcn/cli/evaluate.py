@@ -12,6 +12,7 @@ from minifcn.cli.finish import save_figure, save_text
 from minifcn.cli.place import place
 from minifcn.data.folder import PairedFiles
 from minifcn.data.pictures import read_names
+from minifcn.data.recognise import recognise
 from minifcn.errors import InputError
 from minifcn.training import Checkpoint, Segmenter
 from minifcn.training import evaluate as score
@@ -59,7 +60,11 @@ def labelled(arguments: argparse.Namespace, checkpoint: Checkpoint, path: Path) 
     """The data given, or else those that the model was trained on."""
     given = None if arguments.classes is None else read_names(arguments.classes)
     if arguments.data is not None:
-        return open_split(arguments.split, arguments.layout or "voc", arguments.data, given)
+        layout = arguments.layout or recognise(arguments.data)
+        if layout == "folder" and not (Path(arguments.data) / "classes.txt").is_file():
+            # Its masks may lack the last classes: the model knows them.
+            given = given or tuple(str(name) for name in checkpoint.about["classes"])
+        return open_split(arguments.split, layout, arguments.data, given)
     settings = load_settings(checkpoint, path)
     return open_split(
         arguments.split,

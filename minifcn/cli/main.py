@@ -59,6 +59,10 @@ def _run(argv: Sequence[str] | None) -> int:
         from minifcn.cli.predict import predict
 
         return predict(arguments)
+    if arguments.command == "data":
+        from minifcn.cli.data import data
+
+        return data(arguments)
     if arguments.command == "summary":
         from minifcn.cli.summary import summary
 

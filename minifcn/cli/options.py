@@ -31,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_evaluate(commands)
     _add_compare(commands)
+    _add_data_command(commands)
     _add_summary(commands)
     _add_convert(commands)
     _add_bench(commands)
@@ -56,8 +57,8 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     add = command.add_argument_group("data").add_argument
     _add_data(add)
-    add("--test-every", type=int, metavar="N", help="layout nuclei: every Nth picture in the "
-        "order of the names is for test, and every Nth between for validation")  # fmt: skip
+    add("--test-every", type=int, metavar="N", help="layouts nuclei and folder: every "
+        "Nth picture by name is for test, and every Nth between for validation")  # fmt: skip
     add(
         "--resize", type=argument.size, metavar="WxH", help="bring every picture to this size first"
     )
@@ -177,6 +178,21 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_device(command.add_argument, default="auto")
 
 
+def _add_data_command(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "data",
+        help="look at labelled pictures before training: splits, classes, ceilings, a sheet",
+        description="Say what a folder of labelled pictures holds: its splits, how many pixels "
+        "each class has, with the weights that would balance them, what each head could reach at "
+        "best, and what needs no network. --out draws some pictures under their labels.",
+    )
+    command.add_argument("folder", nargs="?", metavar="FOLDER", help="labelled pictures; by "
+                         "default the nuclei that come with minifcn")  # fmt: skip
+    _add_layout(command.add_argument)
+    command.add_argument("--out", metavar="FILE.png", help="draw some training pictures with their "
+                         "labels over them")  # fmt: skip
+
+
 def _add_summary(commands: argparse._SubParsersAction[_Parser]) -> None:
     command = commands.add_parser(
         "summary",
@@ -257,10 +273,15 @@ def _add_simulate(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _add_data(add) -> None:  # type: ignore[no-untyped-def]
     add("--data", metavar="FOLDER", help="labelled pictures; by default the nuclei that come "
         "with minifcn")  # fmt: skip
-    add("--layout", choices=("voc", "nuclei"), help="of the folder: PASCAL VOC's (default), or "
-        "images/NAME.png and masks/NAME.png")  # fmt: skip
-    add("--classes", metavar="FILE", help="names of the classes, one a line (layout voc; by "
-        "default the folder's classes.txt)")  # fmt: skip
+    _add_layout(add)
+
+
+def _add_layout(add) -> None:  # type: ignore[no-untyped-def]
+    add("--layout", choices=("voc", "sbd", "camvid", "cityscapes", "folder", "nuclei"),
+        help="of the folder (default: told by what lies in it): PASCAL VOC's, SBD's, CamVid's "
+        "train and trainannot, Cityscapes', images/ and masks/, or these with nuclei")  # fmt: skip
+    add("--classes", metavar="FILE", help="names of the classes, one a line (layouts voc and "
+        "folder; by default the folder's classes.txt)")  # fmt: skip
 
 
 def _add_views(add, **settings) -> None:  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Scores as tables for the terminal."""
+"""Scores and counts as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from minifcn.data.counts import PixelCounts
 from minifcn.metrics import ConfusionMatrix
+from minifcn.study.pictures import has_background
 
 
 def per_class(matrix: ConfusionMatrix, classes: Sequence[str], title: str) -> Table:
@@ -48,8 +50,13 @@ def side_by_side(
     return table
 
 
-def compared(matrices: Mapping[str, ConfusionMatrix], classes: Sequence[str], title: str) -> Table:
-    """A row for each method, the last one (our own) in bold; few classes get columns."""
+def compared(
+    matrices: Mapping[str, ConfusionMatrix],
+    classes: Sequence[str],
+    title: str,
+    last_is_ours: bool = True,
+) -> Table:
+    """A row for each method, the last one in bold if it is our own; few classes get columns."""
     table = Table(title=title, title_justify="left")
     table.add_column("method")
     named = [k for k, name in enumerate(classes) if name != "background"]
@@ -62,27 +69,86 @@ def compared(matrices: Mapping[str, ConfusionMatrix], classes: Sequence[str], ti
             _number(matrix.pixel_accuracy),
             _number(matrix.mean_iou),
             *(_number(matrix.iou()[k]) for k in named),
-            style="bold" if number == len(matrices) else "",
+            style="bold" if last_is_ours and number == len(matrices) else "",
         )
     return table
 
 
-def ceilings(scores: Mapping[int, float], chosen: int) -> Table:
+def classes(
+    train: PixelCounts,
+    others: Mapping[str, PixelCounts],
+    names: Sequence[str],
+    palette: np.ndarray,
+    weights: np.ndarray | None = None,
+) -> Table:
+    """A row for each class: colour, pixels and pictures to train on, shares, weight if any."""
+    table = Table(title="the classes in the labels", title_justify="left")
+    table.add_column("", justify="right")
+    table.add_column("class")
+    table.add_column("colour", no_wrap=True)
+    for name in ("pixels to train", "%", "in pictures", *(f"% of {split}" for split in others)):
+        table.add_column(name, justify="right")
+    if weights is not None:
+        table.add_column("weight", justify="right")
+    for k, name in enumerate(names):
+        colour = "#{:02x}{:02x}{:02x}".format(*(int(v) for v in palette[k]))
+        table.add_row(
+            str(k),
+            Text(name),
+            Text.assemble(("██", colour), f" {colour}"),
+            f"{train.pixels[k]:,}",
+            percent(train.pixels[k], train.pixels.sum()),
+            str(train.pictures[k]),
+            *(percent(other.pixels[k], other.pixels.sum()) for other in others.values()),
+            *(() if weights is None else (f"{weights[k]:.3g}",)),
+        )
+    table.add_section()
+    table.add_row(
+        "",
+        "void (% of all)",
+        "",
+        f"{train.void:,}",
+        percent(train.void, train.void + train.pixels.sum()),
+        str((train.void_in > 0).sum()),
+        *(percent(other.void, other.void + other.pixels.sum()) for other in others.values()),
+    )
+    return table
+
+
+def percent(part: int, whole: int) -> str:
+    """A share in percent; what is there never reads as 0."""
+    share = 100 * part / max(int(whole), 1)
+    return "0" if part == 0 else "<0.01" if share < 0.01 else f"{share:.2f}"
+
+
+def ceilings(
+    matrices: Mapping[int, ConfusionMatrix],
+    classes: Sequence[str],
+    title: str,
+    chosen: int | None = None,
+) -> Table:
     """What each head could reach at best, and which one is taken."""
-    table = Table(title="the ceiling of each head on these labels", title_justify="left")
+    table = Table(title=title, title_justify="left")
     table.add_column("head")
     table.add_column("stride", justify="right")
-    table.add_column("IoU at best", justify="right")
-    table.add_column("")
-    for stride, score in sorted(scores.items(), reverse=True):
-        table.add_row(
-            f"fcn{stride}s",
-            str(stride),
-            _number(score),
-            "taken" if stride == chosen else "",
-            style="bold" if stride == chosen else "",
-        )
+    table.add_column("mean IoU at best", justify="right")
+    things = has_background(classes)
+    if things:
+        table.add_column("without background", justify="right")
+    if chosen is not None:
+        table.add_column("")
+    for stride, matrix in sorted(matrices.items(), reverse=True):
+        cells = [f"fcn{stride}s", str(stride), _number(matrix.mean_iou)]
+        cells += [_number(known_mean(matrix.iou()[1:]))] if things else []
+        cells += ["taken"] if stride == chosen else []
+        table.add_row(*cells, style="bold" if stride == chosen else "")
     return table
+
+
+def known_mean(values: np.ndarray) -> float:
+    """The mean of those that are not NaN, 0 where all are."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else 0.0
 
 
 def _best_bold(values: Sequence[float]) -> list[Text]:

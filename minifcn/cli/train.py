@@ -7,34 +7,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from minifcn import device
 from minifcn.cli import tables
 from minifcn.cli.console import standard_output
+from minifcn.cli.data import measure_ceilings, say_data, show_classes
 from minifcn.cli.finish import finish
 from minifcn.cli.interrupt import StopRequest
 from minifcn.cli.place import place
 from minifcn.cli.progress import TrainingProgress
 from minifcn.cli.start import first_weights, seen_before
-from minifcn.data import oracle
-from minifcn.data.folder import PairedFiles
 from minifcn.data.pictures import read_names
+from minifcn.data.recognise import recognise
 from minifcn.errors import InputError
 from minifcn.models import RESNET_BLOCKS
-from minifcn.study.pictures import has_background
 from minifcn.training import Checkpoint, Run, Settings, Trainer
 from minifcn.training.recipes import (
     CEILING_SHARE,
     coarsest_sufficient,
-    evenly,
     next_stage,
     settings_for,
 )
 from minifcn.training.run import load_settings
 from minifcn.training.segmenter import checkpoint_file
-from minifcn.training.splits import Splits, open_splits, resized
+from minifcn.training.splits import Splits, open_splits
 
 INTERRUPTED = 130
 ORACLE_PICTURES = 60
@@ -78,22 +75,23 @@ def _new(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
     settings = _settings(given)
     place(settings.device, console)
     splits = open_splits(settings)
-    _say_data(console, splits, settings)
+    say_data(console, splits, settings)
+    counts = show_classes(console, splits, settings)
     first = first_weights(settings)
     if "normalise" not in given:
         settings = seen_before(settings, first)
-    ceilings = _ceilings(splits.train, settings)
+    ceilings = measure_ceilings(console, splits.train, settings, ORACLE_PICTURES)
     if settings.trunk in RESNET_BLOCKS:  # whose stem has no output at stride 2
-        del ceilings[2]
-    sufficient = coarsest_sufficient(ceilings)
+        del ceilings.matrices[2]
+    sufficient = coarsest_sufficient(ceilings.to_choose_by(splits.train.classes))
     asked = "head" in given or settings.start is not None or settings.recipe != "none"
     if not asked:
         settings = replace(settings, head=f"fcn{sufficient}s")
-    trainer = Trainer(settings, splits.train)
+    trainer = Trainer(settings, splits.train, counts)
     if first is not None:
         _say(console, first.load(trainer))
     stride = int(settings.head.removeprefix("fcn").removesuffix("s"))
-    console.print(tables.ceilings(ceilings, stride))
+    console.print(tables.ceilings(ceilings.matrices, splits.train.classes, ceilings.title, stride))
     if asked:
         _say(console, f"{settings.net}, as asked for")
     else:
@@ -132,7 +130,7 @@ def _resumed(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
     settings = replace(settings, device=given.get("device", settings.device))
     place(settings.device, console)
     splits = open_splits(settings)
-    _say_data(console, splits, settings)
+    say_data(console, splits, settings)
     run = Run(folder, Trainer(settings, splits.train), splits.val, splits.describe())
     run.resume(checkpoint)
     _say(console, f"resuming {folder} after step {run.trainer.step_number} of {settings.steps}")
@@ -154,7 +152,9 @@ def _settings(given: dict[str, Any]) -> Settings:
         return next_stage(before, {**changes, "start": _absolute(given["start"])})
     if "weights" in given:
         changes["weights"] = _absolute(given["weights"])
-    layout = changes.pop("layout", "voc" if "data" in given else "nuclei")
+    layout = changes.pop("layout", None)
+    if layout is None:
+        layout = recognise(given["data"]) if "data" in given else "nuclei"
     return settings_for(layout, changes)
 
 
@@ -181,41 +181,6 @@ def _folder(given: dict[str, Any], settings: Settings) -> Path:
         folder = out / f"{data}-{settings.net}-{number}"
         number += 1
     return folder
-
-
-def _ceilings(train: PairedFiles, settings: Settings) -> dict[int, float]:
-    """IoU at best for each head's stride, on the labels at the size they are trained on.
-
-    The mean over the classes, without background: it is easy, and would hide the others.
-    """
-    pictures = evenly(len(train), ORACLE_PICTURES)
-    few = replace(
-        train,
-        names=tuple(train.names[i] for i in pictures),
-        images=tuple(train.images[i] for i in pictures),
-        labels=tuple(train.labels[i] for i in pictures),
-    )
-    matrices = oracle.ceilings(resized(few, settings.resize))
-    things = slice(1 if has_background(train.classes) else 0, None)
-    return {stride: _known_mean(matrix.iou()[things]) for stride, matrix in matrices.items()}
-
-
-def _known_mean(values: np.ndarray) -> float:
-    """The mean of those that are not NaN, 0 where all are."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else 0.0
-
-
-def _say_data(console: Console, splits: Splits, settings: Settings) -> None:
-    where = "the nuclei that come with minifcn" if settings.folder is None else settings.folder
-    names = splits.train.classes
-    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
-    test = "no test split" if splits.test_is_val else f"{len(splits.test)} to test"
-    _say(
-        console,
-        f"{where}: {len(splits.train)} pictures to train, {len(splits.val)} to validate, {test}; "
-        f"{len(names)} classes: {shown}",
-    )
 
 
 def _say_run(console: Console, run: Run) -> None:

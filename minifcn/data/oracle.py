@@ -11,7 +11,7 @@ shares are enlarged s times bilinearly with corners not aligned, and each pixel 
 the largest share. Cells that stick out at the right and bottom average what lies inside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,21 @@ def ceilings(
     dataset: Dataset, factors: Sequence[int] = (2, 4, 8, 16, 32)
 ) -> dict[int, ConfusionMatrix]:
     """For each factor, the confusion matrix of the labels with themselves reduced and enlarged."""
-    n = len(dataset.classes)
-    matrices = {factor: ConfusionMatrix(n) for factor in factors}
-    for i in range(len(dataset)):
-        label = dataset[i].label
+    labels = (dataset[i].label for i in range(len(dataset)))
+    return ceilings_of(labels, len(dataset.classes), dataset.void, factors)
+
+
+def ceilings_of(
+    labels: Iterable[NDArray[np.uint8]],
+    num_classes: int,
+    void: int = VOID,
+    factors: Sequence[int] = (2, 4, 8, 16, 32),
+) -> dict[int, ConfusionMatrix]:
+    """The same for labels (H, W), one after the other."""
+    matrices = {factor: ConfusionMatrix(num_classes) for factor in factors}
+    for label in labels:
         for factor, matrix in matrices.items():
-            matrix.update(label, there_and_back(label, factor, n, dataset.void), dataset.void)
+            matrix.update(label, there_and_back(label, factor, num_classes, void), void)
     return matrices
 
 

@@ -49,6 +49,10 @@ class Resize:
         """Draws nothing."""
         return _resized(sample, self.width, self.height)
 
+    def label(self, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A label alone at that size, by the nearest pixel."""
+        return _nearest(label, self.width, self.height)
+
 
 @dataclass(frozen=True)
 class RandomScale:
@@ -200,10 +204,14 @@ def _resized(sample: Sample, width: int, height: int) -> Sample:
     if sample.label.shape == (height, width):
         return sample
     size = (width, height)
-    bilinear, nearest = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
-    image = Image.fromarray(np.ascontiguousarray(sample.image)).resize(size, bilinear)
-    label = Image.fromarray(np.ascontiguousarray(sample.label)).resize(size, nearest)
-    return replace(sample, image=np.asarray(image), label=np.asarray(label))
+    image = Image.fromarray(np.ascontiguousarray(sample.image))
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    return replace(sample, image=np.asarray(image), label=_nearest(sample.label, width, height))
+
+
+def _nearest(label: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    picture = Image.fromarray(np.ascontiguousarray(label))
+    return np.asarray(picture.resize((width, height), Image.Resampling.NEAREST))
 
 
 def _at_least(name: str, value: int, least: int) -> None:

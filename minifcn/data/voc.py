@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from minifcn.data.folder import PairedFiles, find_image
-from minifcn.data.pictures import read_names, read_palette, read_text
+from minifcn.data.folder import SPLITS, PairedFiles, find_image, read_list
+from minifcn.data.pictures import read_names, read_palette
 from minifcn.errors import InputError
 
 PASCAL_CLASSES = tuple(
@@ -56,7 +56,7 @@ def load(folder: Path | str, split: str, classes: tuple[str, ...] | None = None)
             lacks its image or its label, or no class names can be found.
     """
     root = find_root(Path(folder))
-    names = _read_list(root, split)
+    names = read_list(root / _LISTS, split)
     if classes is None:
         path = root / "classes.txt"
         if not path.is_file():
@@ -73,7 +73,7 @@ def load(folder: Path | str, split: str, classes: tuple[str, ...] | None = None)
                 f"{path} does not exist, though {split}.txt lists {name!r}; add the label or take "
                 "the name out of the list"
             )
-    return PairedFiles(names, images, labels, classes, _palette(labels[0], len(classes)))
+    return PairedFiles(names, images, labels, classes, palette_of(labels[0], len(classes)))
 
 
 def find_root(folder: Path) -> Path:
@@ -87,17 +87,14 @@ def find_root(folder: Path) -> Path:
             f"{folder} is not a folder; give one that holds ImageSets, JPEGImages and "
             "SegmentationClass"
         )
-    for above in (folder, folder / "VOCdevkit"):
-        if (above / _LISTS).is_dir():
-            return above
-        found = sorted(f for f in above.glob("*") if (f / _LISTS).is_dir())
-        if len(found) > 1:
-            raise InputError(
-                f"{above} holds {len(found)} sets ({', '.join(f.name for f in found)}) where one "
-                f"is wanted; give {found[0]} or another of them"
-            )
-        if found:
-            return found[0]
+    found = _roots(folder)
+    if len(found) > 1:
+        raise InputError(
+            f"{found[0].parent} holds {len(found)} sets ({', '.join(f.name for f in found)}) where "
+            f"one is wanted; give {found[0]} or another of them"
+        )
+    if found:
+        return found[0]
     state = "holds no ImageSets/Segmentation" if any(folder.iterdir()) else "is empty"
     raise InputError(
         f"{folder} {state} where a VOC-style set is wanted; give the folder that holds ImageSets, "
@@ -105,24 +102,31 @@ def find_root(folder: Path) -> Path:
     )
 
 
-def _read_list(root: Path, split: str) -> tuple[str, ...]:
-    path = root / _LISTS / f"{split}.txt"
-    if not path.is_file():
-        have = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
-        raise InputError(
-            f"{path} does not exist; give a split that has a list (here: {have}) or write one, a "
-            "picture's name a line"
-        )
-    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
-    if not names:
-        raise InputError(f"{path} lists no picture; write one picture's name a line")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{path} lists {twice!r} more than once; remove the repetition")
-    return names
+def fits(folder: Path) -> bool:
+    """Whether a folder is laid out so, be it with one set or several."""
+    return bool(_roots(folder))
 
 
-def _palette(label: Path, n: int) -> NDArray[np.uint8]:
-    """The label file's own colours; VOC's where it has none, or fewer than there are classes."""
+def splits(folder: Path | str) -> tuple[str, ...]:
+    """The splits of train, val and test that have a list."""
+    lists = find_root(Path(folder)) / _LISTS
+    return tuple(split for split in SPLITS if (lists / f"{split}.txt").exists())
+
+
+def _roots(folder: Path) -> list[Path]:
+    """The folders that hold `ImageSets/Segmentation`, at the first of the places that has any."""
+    for above in (folder, folder / "VOCdevkit"):
+        if (above / _LISTS).is_dir():
+            return [above]
+        found = sorted(f for f in above.glob("*") if (f / _LISTS).is_dir())
+        if found:
+            return found
+    return []
+
+
+def palette_of(label: Path, n: int) -> NDArray[np.uint8]:
+    """The label file's own n colours; VOC's where it has too few, or two that are the same."""
     own = read_palette(label)
-    return colour_map(n) if own is None or len(own) < n else own[:n]
+    if own is None or len(own) < n or len({tuple(colour) for colour in own[:n].tolist()}) < n:
+        return colour_map(n)
+    return own[:n]

@@ -7,6 +7,7 @@ of the patch-wise method beside a fully convolutional net; none writes a file.
 from minifcn.study.confusion import confusion_csv, draw_confusion
 from minifcn.study.counting import Count, counting
 from minifcn.study.curves import draw_curves
+from minifcn.study.labelled import draw_labelled
 from minifcn.study.overlay import draw_overlay
 from minifcn.study.panel import Example, draw_panel
 from minifcn.study.patches_against_fcn import Comparison, patches_against_fcn
@@ -26,6 +27,7 @@ __all__ = [
     "counting",
     "draw_confusion",
     "draw_curves",
+    "draw_labelled",
     "draw_overlay",
     "draw_panel",
     "draw_side_by_side",

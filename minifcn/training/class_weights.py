@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
+from minifcn.data.counts import PixelCounts
 
-def median_frequency_weights(labels: Iterable[np.ndarray], num_classes: int) -> np.ndarray:
-    """Median-frequency balancing (Eigen and Fergus 2015, section 6.3.2): float32 (num_classes,).
+
+def median_frequency_weights(counts: PixelCounts) -> np.ndarray:
+    """Median-frequency balancing (Eigen and Fergus 2015, section 6.3.2): float32 (classes,).
 
     A class's frequency is its pixels divided by all labelled pixels of the pictures in which it
     occurs; its weight is the median frequency divided by its own. A class that never occurs
     weighs 1, which nothing multiplies.
     """
-    pixels = np.zeros(num_classes)
-    around = np.zeros(num_classes)
-    for label in labels:
-        counts = np.bincount(label.ravel(), minlength=256)[:num_classes]
-        pixels += counts
-        around[counts > 0] += counts.sum()
-    weights = np.ones(num_classes)
+    pixels = counts.pixels
+    weights = np.ones(len(pixels))
     seen = pixels > 0
     if seen.any():
-        frequency = pixels[seen] / around[seen]
+        frequency = pixels[seen] / counts.around[seen]
         weights[seen] = np.median(frequency) / frequency
     return weights.astype(np.float32)

@@ -11,7 +11,9 @@ import numpy as np
 
 from minifcn import device
 from minifcn import functional as F
+from minifcn.data.counts import PixelCounts, count, labels
 from minifcn.data.feed import Fed, feed
+from minifcn.data.folder import PairedFiles
 from minifcn.data.loader import Loader, channel_statistics
 from minifcn.data.normalisation import KNOWN
 from minifcn.data.sample import VOID, Dataset
@@ -65,10 +67,11 @@ class Trainer:
     Everything that a later step depends on is in `checkpoint()` and comes back by `restore()`,
     so that a run that was broken off goes on to the same bits as one that was not. `device` is
     where the models live; the first weights, the batches and the draws of dropout are made on the
-    host and moved, so they are the same bits on every device.
+    host and moved, so they are the same bits on every device. `counts`: the classes in the
+    training labels at the size of training, if they have been counted already.
     """
 
-    def __init__(self, settings: Settings, train: Dataset):
+    def __init__(self, settings: Settings, train: PairedFiles, counts: PixelCounts | None = None):
         self.settings = settings
         data = resized(train, settings.resize)
         self.device = device.choose(settings.device)
@@ -92,8 +95,9 @@ class Trainer:
         )
         self.weight: Tensor | None = None
         if settings.class_weights == "balanced":
-            labels = (data[i].label for i in range(len(data)))
-            self.weight = Tensor(median_frequency_weights(labels, len(train.classes)))
+            if counts is None:
+                counts = count(labels(data), len(train.classes))
+            self.weight = Tensor(median_frequency_weights(counts))
         self.running = np.zeros((len(train.classes),) * 2)
         self.step_number = 0
 

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from minifcn.data.folder import PairedFiles, find_image
+from minifcn.data.folder import SPLITS, PairedFiles, find_image, split_of
 from minifcn.data.pictures import read_label
 from minifcn.data.sample import VOID
 from minifcn.errors import InputError
@@ -25,7 +25,6 @@ Border = Literal["nucleus", "background", "void", "class"]
 
 CLASSES = ("background", "nucleus", "border")
 PALETTE = np.array([(22, 26, 42), (72, 202, 176), (255, 190, 66)], np.uint8)
-SPLITS = ("train", "val", "test")
 
 _HOME = Path(__file__).parent
 _BORDERS = {"nucleus": 1, "background": 0, "void": VOID, "class": 2}
@@ -95,6 +94,13 @@ def kinds() -> dict[str, str]:
     return {name: kind for name, (kind, _) in _index().items()}
 
 
+def fits(folder: Path) -> bool:
+    """Whether a folder holds `images/` and `masks/`, and a shipped picture by its name."""
+    if not all((folder / part).is_dir() for part in ("images", "masks")):
+        return False
+    return any((folder / "images" / f"{name}.png").is_file() for name in _index())
+
+
 def _index() -> dict[str, tuple[str, str]]:
     with open(_HOME / "split.csv", newline="", encoding="utf-8") as file:
         return {row["id"]: (row["type"], row["split"]) for row in csv.DictReader(file)}
@@ -116,8 +122,7 @@ def _splits(names: list[str], test_every: int | None) -> Iterator[tuple[str, str
         shipped = {name: where for name, (_, where) in _index().items()}
         yield from ((name, shipped.get(name) or _hashed_split(name)) for name in names)
         return
-    places = {0: "test", test_every // 2: "val"}
-    yield from ((name, places.get(i % test_every, "train")) for i, name in enumerate(names))
+    yield from ((name, split_of(i, test_every)) for i, name in enumerate(names))
 
 
 def _hashed_split(name: str) -> str:

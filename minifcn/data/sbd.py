@@ -1,0 +1,92 @@
+"""SBD, the Semantic Boundaries Dataset: VOC's 21 classes drawn on 11,355 pictures.
+
+    dataset/img/NAME.jpg
+    dataset/cls/NAME.mat               MATLAB's struct GTcls; its Segmentation holds 0 to 20
+    dataset/train.txt, dataset/val.txt one NAME a line: 8,498 and 2,857
+
+Hariharan et al., "Semantic contours from inverse detectors", ICCV 2011. The published FCNs were
+trained on it. No pixel is void.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minifcn.data.folder import PairedFiles, find_image, read_list
+from minifcn.data.matlab import read_struct
+from minifcn.data.voc import PASCAL_CLASSES, colour_map
+from minifcn.errors import InputError
+
+
+def load(folder: Path | str, split: str) -> PairedFiles:
+    """The pictures of one split, "train" or "val", in the order of their list.
+
+    Args:
+        folder: holds `img` and `cls`, or `dataset`, or `benchmark_RELEASE/dataset`.
+        split: the name of a list.
+
+    Raises:
+        InputError: the folder is not laid out so, the list is missing or empty, or a listed
+            picture lacks its image or its label.
+    """
+    root = _root(Path(folder))
+    if root is None:
+        raise InputError(
+            f"{folder} holds no img and cls where SBD is wanted; give the folder that holds "
+            "dataset/img and dataset/cls"
+        )
+    names = read_list(root, split)
+    images = tuple(find_image(root / "img", name) for name in names)
+    labels = tuple(root / "cls" / f"{name}.mat" for name in names)
+    for name, label in zip(names, labels, strict=True):
+        if not label.is_file():
+            raise InputError(
+                f"{label} does not exist, though {split}.txt lists {name!r}; add the label or take "
+                "the name out of the list"
+            )
+    n = len(PASCAL_CLASSES)
+    return PairedFiles(names, images, labels, PASCAL_CLASSES, colour_map(n), read)
+
+
+def fits(folder: Path) -> bool:
+    """Whether a folder is laid out so."""
+    return _root(folder) is not None
+
+
+def splits(folder: Path | str) -> tuple[str, ...]:
+    """The splits that have a list."""
+    root = _root(Path(folder))
+    return tuple(s for s in ("train", "val", "test") if root and (root / f"{s}.txt").exists())
+
+
+def read(path: Path) -> NDArray[np.uint8]:
+    """The classes in a label file, uint8 (H, W).
+
+    Raises:
+        InputError: no MATLAB file, without GTcls.Segmentation, or with an index above 20.
+    """
+    label = read_struct(path, "GTcls").get("Segmentation")
+    if label is None:
+        raise InputError(
+            f"{path} holds a struct GTcls without a Segmentation; replace it by the published file"
+        )
+    if label.ndim != 2 or label.dtype.kind not in "iu":
+        raise InputError(
+            f"{path} holds a Segmentation of {label.dtype} in shape {label.shape} where whole "
+            "numbers in rows and columns are wanted; replace it by the published file"
+        )
+    if label.size and not 0 <= label.min() <= label.max() < len(PASCAL_CLASSES):
+        wrong = (label < 0) | (label >= len(PASCAL_CLASSES))
+        raise InputError(
+            f"{path} holds index {int(label[wrong][0])} ({int(wrong.sum())} pixels are so) where 0 "
+            f"to {len(PASCAL_CLASSES) - 1} is wanted; correct the label"
+        )
+    return np.ascontiguousarray(label, np.uint8)
+
+
+def _root(folder: Path) -> Path | None:
+    for root in (folder, folder / "dataset", folder / "benchmark_RELEASE" / "dataset"):
+        if (root / "img").is_dir() and (root / "cls").is_dir():
+            return root
+    return None

@@ -1,0 +1,328 @@
+"""Layouts of folders: SBD, CamVid as SegNet's tutorial has it, Cityscapes, images and masks."""
+
+import re
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minifcn.data import camvid, cityscapes, nuclei, plain, sbd, voc
+from minifcn.data.recognise import recognise
+from minifcn.errors import InputError
+
+
+def refuse(function, *parts):
+    with pytest.raises(InputError) as error:
+        function()
+    message = str(error.value)
+    assert all(str(part) in message for part in parts), message
+    assert "\n" not in message and not re.search(r"[.!?]\s", message), message
+    assert not message.endswith(".") and len(message.split("; ")) == 2, message
+
+
+def image(path, seed=0, size=(6, 9)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colours = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    Image.fromarray(colours).save(path)
+
+
+def label(path, values=(0, 1), seed=0, size=(6, 9), dtype=np.uint8):
+    """A grey label drawn from `values`; what was written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = np.random.default_rng(seed).choice(values, size).astype(dtype)
+    Image.fromarray(drawn).save(path)
+    return drawn
+
+
+def make_camvid(root, split="train", names=("b", "a 1", "ä")):
+    for seed, name in enumerate(names):
+        image(root / split / f"{name}.png", seed)
+        label(root / f"{split}annot" / f"{name}.png", [0, 3, 10, 11], seed)
+    return root
+
+
+def make_cityscapes(root, split="train", kind="labelTrainIds"):
+    for city, name in (("ulm", "ulm_000001_000019"), ("aachen", "aachen_000000_000019")):
+        image(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png")
+        label(root / "gtFine" / split / city / f"{name}_gtFine_{kind}.png", [0, 18, 255])
+    return root
+
+
+def make_plain(root, names, values=(0, 1, 2, 255), below=""):
+    for seed, name in enumerate(names):
+        image(root / "images" / below / f"{name}.jpg", seed)
+        label(root / "masks" / below / f"{name}.png", values, seed)
+    return root
+
+
+# CamVid
+
+
+def test_camvid_void_is_eleven_in_the_files(tmp_path):
+    train = camvid.load(make_camvid(tmp_path / "Cam Vid"), "train")
+    assert train.names == ("a 1", "b", "ä") and train.void == 255
+    written = np.asarray(Image.open(tmp_path / "Cam Vid/trainannot/b.png"))
+    expected = [[255 if v == 11 else v for v in row] for row in written.tolist()]
+    assert train[1].label.tolist() == expected and 255 in np.ravel(expected)
+    assert len(train.classes) == 11 and len(np.unique(train.palette, axis=0)) == 11
+    assert camvid.splits(tmp_path / "Cam Vid") == ("train",)
+
+
+def test_camvid_refuses(tmp_path):
+    root = make_camvid(tmp_path)
+    refuse(lambda: camvid.load(root, "val"), root / "val", "valannot")
+    label(root / "trainannot" / "b.png", [12])
+    bad = camvid.load(root, "train")
+    refuse(lambda: bad[1], root / "trainannot" / "b.png", "index 12", "54 pixels", "void 11")
+    (root / "trainannot" / "b.png").unlink()
+    refuse(lambda: camvid.load(root, "train"), root / "trainannot" / "b.png", "does not exist")
+    for path in (root / "train").iterdir():
+        path.unlink()
+    refuse(lambda: camvid.load(root, "train"), root / "train", "no picture")
+
+
+# Cityscapes
+
+
+def test_cityscapes(tmp_path):
+    train = cityscapes.load(make_cityscapes(tmp_path), "train")
+    assert train.names == ("aachen_000000_000019", "ulm_000001_000019")
+    assert set(np.unique(train[0].label)) == {0, 18, 255}
+    # Three of the published colours, and the count of classes in the benchmark.
+    colours = dict(zip(train.classes, train.palette.tolist(), strict=True))
+    assert len(colours) == 19 and colours["road"] == [128, 64, 128]
+    assert colours["person"] == [220, 20, 60] and colours["bicycle"] == [119, 11, 32]
+    refuse(lambda: cityscapes.load(tmp_path, "test"), "test", "give the val split")
+    make_cityscapes(tmp_path, "test")
+    assert cityscapes.splits(tmp_path) == ("train",)
+
+
+def test_cityscapes_refuses(tmp_path):
+    root = make_cityscapes(tmp_path, kind="labelIds")
+    refuse(lambda: cityscapes.load(root, "train"), "labelIds", "csCreateTrainIdLabelImgs", root)
+    for path in (root / "gtFine/train/aachen").iterdir():
+        path.unlink()
+    refuse(lambda: cityscapes.load(root, "train"), "aachen_000000_000019_gtFine_labelTrainIds.png")
+    refuse(lambda: cityscapes.load(root, "val"), root / "leftImg8bit" / "val")
+
+
+# SBD
+
+
+def element(end, kind, data):
+    """An element of a MATLAB file, filled up to 8 bytes."""
+    return struct.pack(f"{end}II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+
+def short_element(end, kind, data):
+    return struct.pack(f"{end}I", len(data) << 16 | kind) + data + bytes(4 - len(data))
+
+
+def matrix(end, kind, shape, name, *content):
+    """The beginning of a matrix of a class, and what follows, as one element."""
+    parts = element(end, 6, struct.pack(f"{end}II", kind, 0))
+    parts += element(end, 5, struct.pack(f"{end}ii", *shape)) + element(end, 1, name)
+    return element(end, 14, parts + b"".join(content))
+
+
+def mat_file(drawn, end="<", compressed=True, key=b"GTcls", field=b"Segmentation", kind=9):
+    """MATLAB's struct of the published files, byte by byte: categories (double), segmentation."""
+    numbers = b"".join(int(v).to_bytes(1, "little") for column in drawn.T for v in column)
+    fields = (
+        matrix(end, 6, (2, 1), b"", short_element(end, 2, bytes([1, 15]))),
+        matrix(end, 1, (0, 1), b""),  # an empty cell, as that of the boundaries
+        matrix(end, kind, drawn.shape, b"", element(end, 2, numbers)),
+    )
+    names = b"".join(n.ljust(20, b"\0") for n in (b"CategoriesPresent", b"Boundaries", field))
+    space = short_element(end, 5, struct.pack(f"{end}i", 20))
+    whole = matrix(end, 2, (1, 1), key, space, element(end, 1, names), *fields)
+    if compressed:
+        packed = zlib.compress(whole)
+        whole = struct.pack(f"{end}II", 15, len(packed)) + packed
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack(f"{end}H", 0x100)
+    return header + (b"IM" if end == "<" else b"MI") + whole
+
+
+def make_sbd(root, drawn, **changes):
+    root = root / "benchmark_RELEASE" / "dataset"
+    image(root / "img" / "2008_000001.jpg")
+    (root / "cls").mkdir()
+    (root / "cls" / "2008_000001.mat").write_bytes(mat_file(drawn, **changes))
+    (root / "train.txt").write_text("2008_000001\n")
+    return root
+
+
+@pytest.mark.parametrize("end", "<>")
+@pytest.mark.parametrize("compressed", [True, False])
+def test_sbd(tmp_path, end, compressed):
+    drawn = np.random.default_rng(0).integers(0, 21, (6, 9), np.uint8)
+    root = make_sbd(tmp_path, drawn, end=end, compressed=compressed)
+    for folder in (root, root.parent, tmp_path):
+        train = sbd.load(folder, "train")
+        assert (train[0].label == drawn).all() and train[0].label.dtype == np.uint8
+        assert sbd.splits(folder) == ("train",)
+    assert train.classes[20] == "tvmonitor" and train.palette.shape == (21, 3)
+    refuse(lambda: sbd.load(root, "val"), root / "val.txt", "here: train")
+    (root / "cls" / "2008_000001.mat").unlink()
+    refuse(lambda: sbd.load(root, "train"), "2008_000001.mat", "does not exist")
+    refuse(lambda: sbd.load(root / "img", "train"), root / "img", "dataset/cls")
+
+
+def test_sbd_refuses(tmp_path):
+    path, zeros = tmp_path / "a.mat", np.zeros((6, 9), np.uint8)
+    refuse(lambda: sbd.read(path), path, "No such file")
+    for content, words in (
+        (mat_file(zeros + 21), ("index 21", "54 pixels", "0 to 20")),
+        (mat_file(zeros, key=b"GTinst"), ("no struct GTcls",)),
+        (mat_file(zeros, field=b"Segments"), ("without a Segmentation",)),
+        (mat_file(zeros, kind=6), ("float64", "(6, 9)")),
+        (mat_file(zeros)[:-9], ("too early",)),
+        (mat_file(zeros).replace(b"IM", b"XX"), ("level 5",)),
+        (b"", ("level 5",)),
+        (b"hello" * 99, ("level 5",)),
+    ):
+        path.write_bytes(content)
+        refuse(lambda: sbd.read(path), path, *words)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_damaged_sbd_labels_are_read_or_refused(tmp_path, compressed):
+    """Bytes changed and ends cut off: never another error than the one sentence."""
+    rng = np.random.default_rng(3)
+    good = mat_file(rng.integers(0, 21, (6, 9), np.uint8), compressed=compressed)
+    path, refused = tmp_path / "a.mat", 0
+    for number in range(400):
+        bad = bytearray(good if number % 3 else good[: rng.integers(0, len(good))])
+        for _ in range(min(3, len(bad))):
+            bad[rng.integers(0, len(bad))] = rng.integers(0, 256)
+        path.write_bytes(bytes(bad))
+        try:
+            assert sbd.read(path).dtype == np.uint8
+        except InputError:
+            refused += 1
+    assert refused > 100
+
+
+# images and masks
+
+
+def test_plain_split_by_place(tmp_path):
+    names = [f"Zelle {i:02} ä" for i in range(23)]
+    root = make_plain(tmp_path, names)
+    got = {s: plain.load(root, s).names for s in ("train", "val", "test")}
+    assert got["test"] == tuple(names[i] for i in (0, 10, 20))
+    assert got["val"] == tuple(names[i] for i in (5, 15))
+    assert sorted(sum(got.values(), ())) == names
+    fourths = plain.load(root, "test", test_every=4).names
+    assert fourths == tuple(names[0::4])
+    train = plain.load(root, "train")
+    assert train.classes == ("class 0", "class 1", "class 2")
+    assert train.palette.tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+    sample = train[0]
+    stored = np.asarray(Image.open(root / "masks" / f"{sample.name}.png"))
+    assert (sample.label == stored).all() and (train.label(0) == stored).all()
+
+
+def test_plain_split_by_lists_and_by_folders(tmp_path):
+    lists = make_plain(tmp_path / "lists", "abcd")
+    (lists / "train.txt").write_text("d\na\n")
+    (lists / "val.txt").write_text("b\n")
+    (lists / "classes.txt").write_text("Wiese\nWeg\nFluß\n", "utf-8")
+    assert plain.load(lists, "train").names == ("d", "a")
+    assert plain.load(lists, "val").classes == ("Wiese", "Weg", "Fluß")
+    assert plain.splits(lists) == ("train", "val")
+    refuse(lambda: plain.load(lists, "test"), lists / "test.txt", "here: train, val)")
+    refuse(lambda: plain.load(lists, "val", test_every=5), lists, "lists", "--test-every")
+    (lists / "val.txt").write_text("\n")
+    refuse(lambda: plain.load(lists, "val"), lists / "val.txt", "lists no picture")
+
+    folders = make_plain(tmp_path / "folders", "ab", below="train")
+    make_plain(folders, "a", values=(0, 4), below="val")
+    assert plain.splits(folders) == ("train", "val")
+    assert plain.load(folders, "val").labels == (folders / "masks/val/a.png",)
+    # All masks name the classes, not those of one split alone.
+    assert plain.load(folders, "train").classes == tuple(f"class {k}" for k in range(5))
+    (folders / "train.txt").write_text("a\n")
+    refuse(lambda: plain.load(folders, "train"), folders, "lists", "images/train")
+
+
+def test_plain_own_palette_unless_two_colours_are_the_same(tmp_path):
+    root = make_plain(tmp_path, [f"{i}" for i in range(10)])
+    for path in (root / "masks").iterdir():
+        mask = Image.open(path)
+        mask.putpalette([9, 8, 7, 6, 5, 4, 3, 2, 1] + [0] * 759)
+        mask.save(path)
+    assert plain.load(root, "train").palette.tolist() == [[9, 8, 7], [6, 5, 4], [3, 2, 1]]
+    two = ("a", "b", "c", "d", "e")  # classes 3 and 4 are both black in the files
+    assert plain.load(root, "train", two).palette.tolist() == voc.colour_map(5).tolist()
+
+
+def test_plain_endings_in_capitals(tmp_path):
+    root = make_plain(tmp_path, "abc")
+    (root / "images/b.jpg").rename(root / "images/b.JPG")
+    (root / "masks/b.png").rename(root / "masks/b.PNG")
+    (root / "train.txt").write_text("b\n")
+    assert plain.load(root, "train")[0].label.shape == (6, 9)
+
+
+def test_plain_awkward_masks(tmp_path):
+    root = make_plain(tmp_path, [f"{i}" for i in range(10)])
+    classes = ("x", "y", "z")
+    mask = root / "masks" / "1.png"
+    written = label(mask, [0, 2], dtype=np.uint16)
+    assert (plain.load(root, "train", classes)[0].label == written).all()  # sixteen bits will do
+    label(mask, [300], dtype=np.uint16)
+    refuse(lambda: plain.load(root, "train", classes)[0], mask, "index 300", "0 to 2 or void 255")
+    label(mask, [3])
+    refuse(lambda: plain.load(root, "train", classes)[0], mask, "index 3", "54 pixels")
+    Image.fromarray(np.zeros((6, 9, 3), np.uint8)).save(mask)
+    refuse(lambda: plain.load(root, "train", classes)[0], mask, "RGB", "palette or greyscale PNG")
+    refuse(lambda: plain.load(root, "train"), mask, "RGB")  # when looking for the classes
+    label(mask, size=(9, 6))
+    refuse(lambda: plain.load(root, "train", classes)[0], mask, "6×9", "9×6")
+    mask.unlink()
+    refuse(lambda: plain.load(root, "train", classes), mask, root / "images/1.jpg")
+    Image.fromarray(np.zeros((6, 9), np.uint8)).save(root / "masks" / "1.jpg")
+    refuse(lambda: plain.load(root, "train", classes)[0], root / "masks/1.jpg", "JPEG")
+
+
+def test_plain_refuses(tmp_path):
+    refuse(lambda: plain.load(tmp_path, "train"), tmp_path, "images and masks")
+    root = make_plain(tmp_path / "black and white", "abcdefgh", values=(0, 255))
+    refuse(lambda: plain.load(root, "train"), root / "masks", "255 is void")
+    few = make_plain(tmp_path / "few", "abc")
+    refuse(lambda: plain.load(few, "val"), few / "images", "3 pictures", "val", "10th")
+    refuse(lambda: plain.load(few, "val", test_every=2), "test_every", 2)
+    image(few / "images" / "a.png")
+    refuse(lambda: plain.load(few, "train"), "a.jpg", "a.png", "endings alone")
+
+
+# which layout a folder has
+
+
+def test_recognised(tmp_path):
+    made = {
+        "camvid": make_camvid(tmp_path / "camvid"),
+        "cityscapes": make_cityscapes(tmp_path / "cityscapes"),
+        "folder": make_plain(tmp_path / "plain", "ab"),
+        "nuclei": make_plain(tmp_path / "n", "a"),
+        "voc": tmp_path / "voc",
+        "sbd": tmp_path / "sbd",
+    }
+    image(made["nuclei"] / "images" / f"{nuclei.load('val').names[3]}.png")
+    (made["voc"] / "VOCdevkit/VOC2012/ImageSets/Segmentation").mkdir(parents=True)
+    for name in ("img", "cls"):
+        (made["sbd"] / "dataset" / name).mkdir(parents=True)
+    assert {name: recognise(folder) for name, folder in made.items()} == {n: n for n in made}
+
+
+def test_not_recognised(tmp_path):
+    names = ("ImageSets", "trainannot", "gtFine", "masks", "cls")
+    refuse(lambda: recognise(tmp_path / "no"), tmp_path / "no", "not a folder", *names)
+    refuse(lambda: recognise(tmp_path), tmp_path, "is empty", *names)
+    (tmp_path / "images").mkdir()
+    refuse(lambda: recognise(tmp_path), tmp_path, "no layout", *names)
+    make_camvid(make_plain(tmp_path, "ab"))
+    refuse(lambda: recognise(tmp_path), tmp_path, "camvid and folder", "--layout")
