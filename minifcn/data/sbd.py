@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minifcn.data.folder import PairedFiles, find_image, read_list
-from minifcn.data.matlab import read_struct
 from minifcn.data.voc import PASCAL_CLASSES, colour_map
-from minifcn.errors import InputError
+from minifcn.errors import InputError, one_line
 
 
 def load(folder: Path | str, split: str) -> PairedFiles:
@@ -64,13 +63,10 @@ def read(path: Path) -> NDArray[np.uint8]:
     """The classes in a label file, uint8 (H, W).
 
     Raises:
-        InputError: no MATLAB file, without GTcls.Segmentation, or with an index above 20.
+        InputError: no MATLAB file, without GTcls.Segmentation, or with an index above 20; or
+            SciPy is missing.
     """
-    label = read_struct(path, "GTcls").get("Segmentation")
-    if label is None:
-        raise InputError(
-            f"{path} holds a struct GTcls without a Segmentation; replace it by the published file"
-        )
+    label = _segmentation(path)
     if label.ndim != 2 or label.dtype.kind not in "iu":
         raise InputError(
             f"{path} holds a Segmentation of {label.dtype} in shape {label.shape} where whole "
@@ -83,6 +79,25 @@ def read(path: Path) -> NDArray[np.uint8]:
             f"to {len(PASCAL_CLASSES) - 1} is wanted; correct the label"
         )
     return np.ascontiguousarray(label, np.uint8)
+
+
+def _segmentation(path: Path) -> NDArray:
+    """GTcls.Segmentation as it stands in the file."""
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise InputError(
+            f"{path} is a MATLAB file, which SciPy reads and is not installed; "
+            "`pip install 'minifcn[sbd]'`"
+        ) from None
+    try:
+        found = loadmat(path, variable_names=("GTcls",))
+        return np.asarray(found["GTcls"][0, 0]["Segmentation"])
+    except Exception as error:  # a damaged file raises many kinds; what they mean is the same
+        raise InputError(
+            f"{path} has no GTcls.Segmentation that can be read ({one_line(error)}); replace it by "
+            "the published file"
+        ) from error
 
 
 def _root(folder: Path) -> Path | None:
