@@ -17,6 +17,8 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from math import prod
@@ -113,6 +115,17 @@ def clear() -> None:
     with _lock:
         _take_back()
         _free[:] = [place for place in _free if place.size < place.region.size]
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Inside the block arrays lie in regions of its own, as in a process that has just begun."""
+    global _free, _returned
+    before, _free, _returned = (_free, _returned), [], deque()
+    try:
+        yield
+    finally:
+        _free, _returned = before
 
 
 def _lease(size: int) -> np.ndarray:

@@ -81,5 +81,5 @@ def test_memory_of_a_fresh_process(tmp_path, monkeypatch):
 
 
 def test_the_command_line_knows_every_suite():
-    for suite in suites.SUITES:
+    for suite in suites.SUITES + suites.BY_NAME:
         assert build_parser().parse_args(["bench", suite]).suites == [suite]

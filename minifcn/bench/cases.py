@@ -188,6 +188,22 @@ class Prediction:
         return _normal({"x": (1, 3, self.size, self.size)})
 
 
+@dataclass(frozen=True)
+class FullStep(Prediction):
+    """A training step of that net on that picture: forward, loss, backward, SGD with momentum.
+
+    ``gradient_checkpointing``: the way back computes each stage of the trunk again.
+    """
+
+    gradient_checkpointing: bool = False
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Picture and labels."""
+        shape = (1, self.size, self.size)
+        target = np.random.default_rng(1).integers(0, CLASSES, shape)
+        return super().arrays() | {"target": target}
+
+
 Case = Convolution | Operation | TrainingStep | Prediction
 
 
@@ -199,7 +215,7 @@ def to_json(case: Case) -> dict[str, Any]:
 def from_json(values: Mapping[str, Any]) -> Case:
     """The case that `to_json` made these values of."""
     kinds: dict[str, type[Case]] = {
-        kind.__name__: kind for kind in (Convolution, Operation, TrainingStep, Prediction)
+        kind.__name__: kind for kind in (Convolution, Operation, TrainingStep, Prediction, FullStep)
     }
     fields: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "kind"
@@ -275,3 +291,8 @@ STEPS: tuple[TrainingStep, ...] = (
 )  # fmt: skip
 
 PREDICTION = Prediction("VGG16 FCN-8s, a picture of 500²", 500, bar=0.5, memory_bar=0.7)
+
+FULL_STEPS = (
+    FullStep("VGG16 FCN-8s, a step at 500²", 500),
+    FullStep("the same, gradient checkpointing", 500, gradient_checkpointing=True),
+)

@@ -10,7 +10,7 @@ import numpy as np
 import minifcn as mf
 from minifcn import device, models, optim
 from minifcn import functional as F
-from minifcn.bench.cases import Case, Convolution, Operation, Prediction, TrainingStep
+from minifcn.bench.cases import Case, Convolution, FullStep, Operation, Prediction, TrainingStep
 
 Run = Callable[[], Any]
 
@@ -22,7 +22,7 @@ def make(case: Case, setting: str) -> Run:
         return convolution(case)
     if isinstance(case, Operation):
         return sgd(case) if case.what == "sgd" else operation(case)
-    if isinstance(case, TrainingStep):
+    if isinstance(case, TrainingStep | FullStep):
         return training_step(case, network(case))
     return prediction(case, network(case))
 
@@ -107,10 +107,11 @@ def network(case: TrainingStep | Prediction) -> models.FCN:
     return models.FCN(**case.settings, head="fcn8s", generator=np.random.default_rng(0))
 
 
-def training_step(case: TrainingStep, net: models.FCN) -> Run:
+def training_step(case: TrainingStep | FullStep, net: models.FCN) -> Run:
     """The loss before the step."""
     arrays = case.arrays()
     x, target = channels_last(arrays["x"]), arrays["target"]
+    net.trunk.gradient_checkpointing = isinstance(case, FullStep) and case.gradient_checkpointing
     optimizer = optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
 
     def run() -> list[Any]:

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from minifcn.bench.cases import Case, Convolution, Operation, Prediction, TrainingStep
+from minifcn.bench.cases import Case, Convolution, FullStep, Operation, Prediction, TrainingStep
 
 Run = Callable[[], Any]
 
@@ -29,7 +30,7 @@ def make(case: Case, setting: str) -> Run:
         return sgd(case) if case.what == "sgd" else operation(case, order)
     net = FCN8s(case.settings).to(memory_format=order)
     run_net = torch.compile(net) if setting == "compile" else net
-    if isinstance(case, TrainingStep):
+    if isinstance(case, TrainingStep | FullStep):
         return training_step(case, net, run_net, order)
     return prediction(case, net, run_net, order)
 
@@ -109,6 +110,8 @@ def sgd(case: Operation) -> Run:
 class FCN8s(nn.Module):
     """The twin of `minifcn.models.FCN` with head "fcn8s": the same layers in the same order."""
 
+    gradient_checkpointing = False
+
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
         classes, norm = settings["num_classes"], settings["batch_norm"]
@@ -135,7 +138,8 @@ class FCN8s(nn.Module):
         size = x.shape[2:]
         pools = []
         for stage in self.stages:
-            x = stage(x)
+            again = self.gradient_checkpointing
+            x = checkpoint(stage, x, use_reentrant=False) if again else stage(x)
             pools.append(x)
         x = self.score[0](self.fc(x))
         for i, pool in ((1, pools[3]), (2, pools[2])):
@@ -152,10 +156,11 @@ def _cut(x: Any, size: Any) -> Any:
     return x[:, :, : size[0], : size[1]]
 
 
-def training_step(case: TrainingStep, net: FCN8s, run_net: Any, order: Any) -> Run:
+def training_step(case: TrainingStep | FullStep, net: FCN8s, run_net: Any, order: Any) -> Run:
     """The loss before the step."""
     arrays = case.arrays()
     x, target = tensor(arrays["x"], order), torch.from_numpy(arrays["target"])
+    net.gradient_checkpointing = isinstance(case, FullStep) and case.gradient_checkpointing
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
 
     def run() -> list[Any]:

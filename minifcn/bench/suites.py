@@ -20,6 +20,8 @@ from minifcn.bench.process import Failed, Process
 from minifcn.bench.row import AT_LEAST, AT_MOST, Row
 
 SUITES = ("layers", "step", "predict", "memory", "startup", "threads")
+BY_NAME = ("full",)
+"""Those that take long, and are measured when they are asked for by name alone."""
 
 IMPORT_BAR, COLD_BAR, WARM_BAR = 0.5, 20.0, 1.5
 """Seconds: `import minifcn`; the first step of a process with nothing compiled; with all of it."""
@@ -28,7 +30,7 @@ SPEED_UP_BAR = 1.8
 
 
 def rows(suite: str, arena: Arena, torch: bool, quick: bool) -> Iterator[Row]:
-    """The rows of one of SUITES; ``torch``: whether PyTorch takes part; ``quick``: fewer cases."""
+    """The rows of a suite of SUITES or BY_NAME; ``torch``: PyTorch takes part; ``quick``: fewer."""
     if suite == "layers":
         chosen = _chosen(cases.LAYERS, quick)
         everyone = (CPU, *_torch(torch), TEXTBOOK, *(() if quick else (REFERENCE,)))
@@ -44,6 +46,9 @@ def rows(suite: str, arena: Arena, torch: bool, quick: bool) -> Iterator[Row]:
         steps = [case for case in cases.STEPS if case.memory_bar is not None]
         everything = [*_chosen(steps, quick), *([] if quick else [cases.PREDICTION])]
         yield from memory(arena, everything, (CPU, *_torch(torch)))
+    elif suite == "full":
+        yield from _timed(suite, arena, cases.FULL_STEPS, (CPU, *_torch(torch)))
+        yield from memory(arena, cases.FULL_STEPS, (CPU, *_torch(torch)))
     elif suite == "startup":
         yield from startup(arena, torch)
     else:

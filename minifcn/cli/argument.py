@@ -42,6 +42,13 @@ def channels_and_size(text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def count(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; write 1 or more")
+    return int(text)
+
+
 def shape(text: str) -> tuple[int, ...]:
     """`1x64x56x56`: pictures, channels, height, width."""
     try:
@@ -68,7 +75,7 @@ def widths(text: str) -> tuple[int, ...]:
 
 def suite(text: str) -> str:
     """The name of a suite of `minifcn bench`."""
-    suites = ("layers", "step", "predict", "memory", "startup", "threads")
+    suites = ("layers", "step", "predict", "memory", "startup", "threads", "full")
     if text not in suites:
         raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(suites)}")
     return text

@@ -35,7 +35,8 @@ def bench(arguments: argparse.Namespace) -> int:
         if arguments.rounds < 1:
             raise InputError(f"--rounds is {arguments.rounds}; give 1 or more")
         plan = replace(plan, rounds=arguments.rounds)
-    chosen = [suite for suite in suites.SUITES if suite in (arguments.suites or suites.SUITES)]
+    wanted = arguments.suites or suites.SUITES
+    chosen = [suite for suite in suites.SUITES + suites.BY_NAME if suite in wanted]
     out = Path(arguments.out)
     torch = contenders.torch_is_installed()
     if not torch:

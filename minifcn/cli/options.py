@@ -212,6 +212,12 @@ def _add_summary(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("--padding", type=argument.padding, metavar="same|100",
                          help="of a VGG by name: convolutions keep the size (default), or conv1_1 "
                          "pads by 100 and crops follow, as published")  # fmt: skip
+    command.add_argument("--train", action="store_true", help="instead: the memory that a training "
+                         "step will take, layer by layer, and what is free")  # fmt: skip
+    command.add_argument("--batch", type=argument.count, default=1, metavar="N",
+                         help="with --train: pictures in a batch (default: 1)")  # fmt: skip
+    command.add_argument("--gradient-checkpointing", type=argument.on_off, default=False,
+                         metavar="on|off", help="with --train: as in training")  # fmt: skip
 
 
 def _add_convert(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -235,7 +241,8 @@ def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> None:
         "minutes on two cores, all of it several times that.",
     )
     command.add_argument("suites", nargs="*", type=argument.suite, metavar="SUITE",
-                         help="layers, step, predict, memory, startup, threads (default: all)"
+                         help="layers, step, predict, memory, startup, threads (default: all "
+                         "these); or full: a training step of VGG16's FCN-8s at 500², some minutes"
                          )  # fmt: skip
     command.add_argument("--quick", action="store_true", help="fewer cases and rounds")
     command.add_argument("--rounds", type=int, metavar="N", help="turns of each contender")

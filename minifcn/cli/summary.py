@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from minifcn import models, study
+from minifcn.cli import memory
 from minifcn.cli.console import standard_output
 from minifcn.errors import InputError
 from minifcn.study import Layer, Summary
@@ -32,7 +34,29 @@ def summary(arguments: argparse.Namespace) -> int:
             f"write {_times((wanted, *arguments.input[1:]))}"
         )
     console = standard_output()
+    if arguments.train:
+        return _plan(arguments, model, console)
     console.print(table(study.summary(model, arguments.input), arguments.model))
+    return 0
+
+
+def _plan(arguments: argparse.Namespace, model: models.FCN, console: Console) -> int:
+    """Print what a training step will take, layer by layer, and whether that is there."""
+    model.trunk.gradient_checkpointing = arguments.gradient_checkpointing
+    try:
+        plan = study.memory_plan(model, arguments.input, arguments.batch)
+    except MemoryError:
+        raise InputError(
+            f"a training step on {_times((arguments.batch, *arguments.input))} takes more memory "
+            "than this system gives; choose a smaller --input or --batch"
+        ) from None
+    console.print(memory.plan_table(plan, arguments.model))
+    console.print(memory.sum_up(plan, study.free_memory()), soft_wrap=True)
+    console.print(
+        f"With SGD and momentum, beside what Python and its libraries take. At the highest "
+        f"{memory.amount(plan.highest)} are in use; the rest lies between arrays.",
+        soft_wrap=True,
+    )
     return 0
 
 

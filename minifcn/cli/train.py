@@ -15,6 +15,7 @@ from minifcn.cli.console import standard_output
 from minifcn.cli.data import measure_ceilings, say_data, show_classes
 from minifcn.cli.finish import finish
 from minifcn.cli.interrupt import StopRequest
+from minifcn.cli.memory import say_memory
 from minifcn.cli.place import place
 from minifcn.cli.progress import TrainingProgress
 from minifcn.cli.start import first_weights, seen_before
@@ -49,6 +50,8 @@ def train(arguments: argparse.Namespace) -> int:
     else:
         run, splits = _new(given, console)
     with device.use(run.trainer.device):
+        if not run.finished:
+            say_memory(run.trainer, splits.train, console)
         if not run.finished and not _fit(run, console):
             return INTERRUPTED
         finish(run, splits, console)

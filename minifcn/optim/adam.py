@@ -10,7 +10,7 @@ import numpy as np
 
 from minifcn import kernels
 from minifcn.errors import InputError
-from minifcn.optim.optimizer import Optimizer
+from minifcn.optim.optimizer import Optimizer, zeros_beside
 
 
 class Adam(Optimizer):
@@ -56,7 +56,7 @@ class Adam(Optimizer):
         beta1, beta2 = group["betas"]
         lr, decay = group["lr"] * group["lr_mult"], group["weight_decay"]
         if not state:
-            state.update(step=0, exp_avg=np.zeros_like(p), exp_avg_sq=np.zeros_like(p))
+            state.update(step=0, exp_avg=zeros_beside(p), exp_avg_sq=zeros_beside(p))
         state["step"] += 1
         kernels.adam(
             p,

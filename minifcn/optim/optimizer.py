@@ -219,3 +219,13 @@ def _follow(p: Tensor, state: dict[str, Any]) -> None:
         is_array = isinstance(value, np.ndarray) or device.is_gpu(value)
         if is_array and device.name_of(value) != p.device:
             state[name] = device.move(value, p.device)
+
+
+def zeros_beside(p: np.ndarray) -> np.ndarray:
+    """Zeros of p's shape, its axes in the same order in memory, on its device.
+
+    `numpy.zeros_like` writes them; `numpy.zeros` leaves that to the system, at the first use.
+    """
+    axes = sorted(range(p.ndim), key=lambda axis: -abs(p.strides[axis]))
+    rows = device.array_module(p).zeros([p.shape[axis] for axis in axes], p.dtype)
+    return rows.transpose([axes.index(axis) for axis in range(p.ndim)]) if axes else rows

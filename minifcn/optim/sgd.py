@@ -9,7 +9,7 @@ import numpy as np
 
 from minifcn import kernels
 from minifcn.errors import InputError
-from minifcn.optim.optimizer import Optimizer
+from minifcn.optim.optimizer import Optimizer, zeros_beside
 
 
 class SGD(Optimizer):
@@ -63,7 +63,7 @@ class SGD(Optimizer):
         """Move p in place by the rule in the class's description."""
         momentum, dampening = group["momentum"], group["dampening"]
         if momentum and "momentum_buffer" not in state:
-            state["momentum_buffer"] = np.zeros_like(p)
+            state["momentum_buffer"] = zeros_beside(p)
             dampening = 0.0  # 0·m + g: the first time the buffer is the gradient itself
         kernels.sgd(
             p,

@@ -6,11 +6,17 @@ exponential form that is usual now.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
+from minifcn import device
 from minifcn.nn import Module
+
+PIECE = 1 << 18
+"""Numbers."""
 
 
 def follow(average: Module, model: Module, decay: float, step: int) -> None:
@@ -27,9 +33,22 @@ def follow(average: Module, model: Module, decay: float, step: int) -> None:
     )
     for a, w in arrays:
         if np.issubdtype(a.dtype, np.floating):
-            a *= d
-            a += w * a.dtype.type(1 - d)
+            for part, other in _in_pieces(a, w):
+                part *= d
+                part += other * a.dtype.type(1 - d)
         else:
             a[...] = w
     for parameter in average.parameters():
         parameter._version += 1  # graphs that kept the old value must notice
+
+
+def _in_pieces(a: Any, w: Any) -> Iterator[tuple[Any, Any]]:
+    """Both arrays, one as long as a cache at a time: (1 − d)·w then takes no memory to speak of."""
+    axes = sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))
+    rows = [x.transpose(axes) if axes else x for x in (a, w)]
+    if device.is_gpu(a) or a.size <= PIECE or not all(x.flags.c_contiguous for x in rows):
+        yield a, w
+        return
+    flat, other = (x.reshape(-1) for x in rows)
+    for start in range(0, flat.size, PIECE):
+        yield flat[start : start + PIECE], other[start : start + PIECE]

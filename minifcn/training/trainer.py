@@ -22,6 +22,7 @@ from minifcn.metrics import ConfusionMatrix
 from minifcn.models import FCN, RESNET_BLOCKS, TRUNKS, fcn_on, weights
 from minifcn.models.stages import hand_on
 from minifcn.nn import Dropout
+from minifcn.study.memory_plan import MemoryPlan, memory_plan
 from minifcn.tensor import Tensor
 from minifcn.training.augment import augmentation
 from minifcn.training.average import follow
@@ -130,18 +131,39 @@ class Trainer:
                 step = self._step(next(batches))
             yield step
 
-    def _step(self, fed: Fed) -> Step:
-        self.optimizer.zero_grad()
-        logits = self.model(Tensor(fed.images))
+    def loss(self, logits: Tensor, labels: Any) -> Tensor:
+        """What is made small: the cross-entropy and, if the settings say so, the soft IoU."""
         loss = F.cross_entropy(
             logits,
-            fed.labels,
+            labels,
             weight=self.weight,
             ignore_index=VOID,
             reduction=self.settings.loss_reduction,
         )
         if self.settings.iou_loss:
-            loss = loss + self.settings.iou_loss * soft_iou_loss(logits, fed.labels, VOID)
+            loss = loss + self.settings.iou_loss * soft_iou_loss(logits, labels, VOID)
+        return loss
+
+    def memory_plan(self, size: tuple[int, int]) -> MemoryPlan | None:
+        """What a step on pictures of this (height, width) will take; None where not on the CPU.
+
+        Raises MemoryError if the system does not even promise so much.
+        """
+        if self.device != "cpu":
+            return None
+        return memory_plan(
+            self.model,
+            (self.model.config["in_channels"], *size),
+            self.settings.batch_size,
+            loss=self.loss,
+            optimizer=lambda parameters: optimizer_of(self.settings, self.model),
+            averaged=True,
+        )
+
+    def _step(self, fed: Fed) -> Step:
+        self.optimizer.zero_grad()
+        logits = self.model(Tensor(fed.images))
+        loss = self.loss(logits, fed.labels)
         value = float(loss.item())
         if not math.isfinite(value):
             raise NotFiniteError(f"the loss became {value}", self.step_number + 1)
