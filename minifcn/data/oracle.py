@@ -47,16 +47,19 @@ def there_and_back(
 ) -> NDArray[np.uint8]:
     """Labels (H, W) reduced by `factor` and enlarged to (H, W) again, without void."""
     h, w = label.shape
-    down_h, down_w = _sums(h, factor), _sums(w, factor)
-    up_h, up_w = _bilinear(h, factor), _bilinear(w, factor)
-    votes = down_h @ (label != void).astype(np.float32) @ down_w.T
-    share_of_vote = np.divide(1, votes, out=np.zeros_like(votes), where=votes > 0)
+    down_h, down_w = -(-h // factor), -(-w // factor)
+    cell = (np.arange(h) // factor * down_w)[:, None] + np.arange(w) // factor
+    known = (label != void) & (label < num_classes)
+    votes = np.bincount(
+        cell[known] * num_classes + label[known], minlength=down_h * down_w * num_classes
+    ).reshape(down_h, down_w, num_classes)
+    shares = (votes / np.maximum(votes.sum(2, keepdims=True), 1)).astype(np.float32)
+    rows, columns = _bilinear(h, factor), _bilinear(w, factor)
     result = np.zeros((h, w), np.uint8)
     best: NDArray[np.float32] | None = None
     # A class that is nowhere has share 0, and its exact zeros lose to any class that is somewhere.
-    for k in np.flatnonzero(np.bincount(label.ravel(), minlength=256)[:num_classes]):
-        cells = down_h @ (label == k).astype(np.float32) @ down_w.T * share_of_vote
-        share = up_h @ cells @ up_w.T
+    for k in np.flatnonzero(votes.sum((0, 1))):
+        share = _along_rows(_along_rows(shares[..., k], rows).T, columns).T
         if best is None:
             result[...], best = k, share
         else:
@@ -65,14 +68,21 @@ def there_and_back(
     return result
 
 
-def _sums(size: int, factor: int) -> NDArray[np.float32]:
-    """(ceil(size / factor), size): adds up the pixels of each cell."""
-    cell = np.arange(size) // factor
-    return (cell == np.arange(-(-size // factor))[:, None]).astype(np.float32)
+_Taps = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
 
 
-def _bilinear(size: int, factor: int) -> NDArray[np.float32]:
-    """(size, ceil(size / factor)): enlarges bilinearly, corners not aligned, edges repeated."""
-    cells = -(-size // factor)
-    at = np.clip((np.arange(size) + 0.5) / factor - 0.5, 0, cells - 1)
-    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(cells))).astype(np.float32)
+def _bilinear(size: int, factor: int) -> _Taps:
+    """For each of `size` pixels the cells before and after it, and the share of the latter.
+
+    Corners are not aligned; beyond the outermost centres the edge is repeated.
+    """
+    last = -(-size // factor) - 1
+    at = np.clip((np.arange(size) + 0.5) / factor - 0.5, 0, last)
+    before = np.floor(at).astype(np.intp)
+    return before, np.minimum(before + 1, last), (at - before).astype(np.float32)
+
+
+def _along_rows(cells: NDArray[np.float32], taps: _Taps) -> NDArray[np.float32]:
+    """(cells, any) → (size, any), enlarged along the first axis."""
+    before, after, share = taps
+    return cells[before] * (1 - share)[:, None] + cells[after] * share[:, None]
