@@ -8,9 +8,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from minifcn.cli import tables
 from minifcn.cli import watched as watched_module
 from minifcn.cli.main import main
 from minifcn.cli.watched import watched
+from minifcn.data.counts import PixelCounts
 from minifcn.training.splits import LAYOUTS
 from tests.little import picture, voc_folder, write_label
 
@@ -30,8 +32,10 @@ def plain_folder(root, count=12):
 
 def rows(said):
     """The cells of each row of a table, by the name in the second column."""
-    lines = (re.split("[│┃]", line)[1:-1] for line in said.splitlines() if "│" in line)
-    return {cells[1].strip(): [c.strip() for c in cells] for cells in lines if len(cells) > 6}
+    start = said.index("the classes in the training labels")
+    lines = [line for line in said[start:].splitlines() if "#" in line or " void " in line]
+    found = [re.fullmatch(r" *(\d*) +(.+?) +(#\w+|) +(\d.*)", line) for line in lines]
+    return {m[2]: [m[1], m[2], m[3], *m[4].split()] for m in found if m}
 
 
 def test_everything_about_a_folder(tmp_path, capsys):
@@ -60,8 +64,8 @@ def test_everything_about_a_folder(tmp_path, capsys):
         share = 100 * own / sum(int((label != 255).sum()) for label in labels)
         assert cells[3] == f"{own:,}" and float(cells[4]) == pytest.approx(share, abs=0.006)
         assert cells[5] == str(sum(bool((label == k).any()) for label in labels))
-    assert table["class 1"][2].endswith("#46c8aa")  # of tests/little.py: 70, 200, 170
-    assert table["void (% of all)"][3] == str(9 * 32)
+    assert table["class 1"][2] == "#46c8aa"  # of tests/little.py: 70, 200, 170
+    assert table["void"][3] == str(9 * 32)
     with Image.open(out) as sheet:
         sheet.load()
         assert min(sheet.size) > 500
@@ -155,6 +159,23 @@ def test_options_offer_every_layout(capsys):
     assert main(["data", "--help"]) == 0
     said = capsys.readouterr().out
     assert all(layout in said for layout in LAYOUTS)
+
+
+def test_the_table_of_classes_fits_eighty_columns_and_shows_the_colours():
+    each = np.array([[123_456_789, 98_765_432], [0, 7]])
+    counts = PixelCounts(each, np.array([12_345_678, 0]))
+    palette = np.array([(70, 200, 170), (1, 2, 3)], np.uint8)
+    weights = np.array([0.123456, 123.456])
+    names = ("a class with a long name", "b")
+    file = io.StringIO()
+    console = Console(file=file, width=80, force_terminal=True, color_system="truecolor")
+    parts = {"val": counts, "test": counts}
+    console.print(tables.classes(counts, parts, names, palette, weights))
+    said = file.getvalue()
+    assert "38;2;70;200;170m████" in said and "38;2;1;2;3m████" in said
+    for number in ("123,456,789", "98,765,439", "12,345,678", "0.123", "123"):
+        assert number in said, said
+    assert "…" not in said
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -1,15 +1,11 @@
-"""Counting the classes in labels, and reading labels ahead."""
-
-import threading
+"""Counting the classes in labels, and choosing pictures that show them all."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minifcn.data.counts import PixelCounts, count, labels, showing_all
-from minifcn.errors import InputError
+from minifcn.data.counts import PixelCounts, count, showing_all
 
 some_labels = st.lists(
     hnp.arrays(
@@ -53,44 +49,6 @@ def test_a_planted_fault_is_caught():
     assert not agrees(PixelCounts(right.each + 1, right.void_in), several, 3)
     assert not agrees(PixelCounts(right.each, right.void_in + 1), several, 3)
     assert not agrees(count(several, 3, void=2), several, 3)
-
-
-class Slow:
-    """Labels of which the first ones take longest; the third may be broken."""
-
-    def __init__(self, length, broken=None):
-        self.length, self.broken, self.read = length, broken, []
-        self.first_may_end = threading.Event()
-
-    def __len__(self):
-        return self.length
-
-    def label(self, i):
-        if i == 0:
-            self.first_may_end.wait(5)
-        self.read.append(i)
-        if i == 1 or self.length == 1:
-            self.first_may_end.set()
-        if i == self.broken:
-            raise InputError(f"label {i}")
-        return np.full((1, 1), i, np.uint8)
-
-
-@pytest.mark.parametrize("length", [2, 3, 5, 40])
-@pytest.mark.parametrize("ahead", [2, 16])
-def test_labels_come_in_order_each_once(length, ahead):
-    dataset = Slow(length)
-    assert [int(label[0, 0]) for label in labels(dataset, ahead)] == list(range(length))
-    assert sorted(dataset.read) == list(range(length)) and dataset.read[0] == 1
-
-
-def test_no_label_and_a_broken_one():
-    assert list(labels(Slow(0))) == []
-    dataset, seen = Slow(50, broken=2), []
-    with pytest.raises(InputError, match="label 2"):
-        for label in labels(dataset, 4):
-            seen.append(int(label[0, 0]))
-    assert seen == [0, 1] and len(dataset.read) <= 2 + 4 + 1
 
 
 def counted(*pictures):

@@ -104,7 +104,8 @@ def show_classes(console: Console, splits: Splits, settings: Settings) -> PixelC
         others["test"] = _count(console, splits.test, settings, "test")
     weights = median_frequency_weights(train) if settings.class_weights == "balanced" else None
     names = splits.train.classes
-    console.print(tables.classes(train, others, names, splits.train.palette, weights))
+    palette, visible = splits.train.palette, console.is_terminal
+    console.print(tables.classes(train, others, names, palette, weights, visible))
     for k in np.flatnonzero(train.pixels == 0):
         seen = [f"{o.pictures[k]} of {split}" for split, o in others.items() if o.pictures[k]]
         where = f", but in {' and '.join(seen)}" if seen else " nor anywhere else"

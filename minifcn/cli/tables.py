@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -80,22 +81,31 @@ def classes(
     names: Sequence[str],
     palette: np.ndarray,
     weights: np.ndarray | None = None,
+    colours: bool = True,
 ) -> Table:
-    """A row for each class: colour, pixels and pictures to train on, shares, weight if any."""
-    table = Table(title="the classes in the labels", title_justify="left")
-    table.add_column("", justify="right")
-    table.add_column("class")
+    """A row for each class: colour, pixels and pictures to train on, shares, weight if any.
+
+    Narrow enough for 80 columns. ``colours``: whether they can be seen; else they are written.
+    """
+    table = Table(
+        title="the classes in the training labels",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("class", overflow="fold")
     table.add_column("colour", no_wrap=True)
-    for name in ("pixels to train", "%", "in pictures", *(f"% of {split}" for split in others)):
-        table.add_column(name, justify="right")
+    for name in ("pixels", "%", "pictures", *(f"{split} %" for split in others)):
+        table.add_column(name, justify="right", no_wrap=True)
     if weights is not None:
-        table.add_column("weight", justify="right")
+        table.add_column("weight", justify="right", no_wrap=True)
     for k, name in enumerate(names):
         colour = "#{:02x}{:02x}{:02x}".format(*(int(v) for v in palette[k]))
         table.add_row(
             str(k),
             Text(name),
-            Text.assemble(("██", colour), f" {colour}"),
+            Text("████", colour) if colours else colour,
             f"{train.pixels[k]:,}",
             percent(train.pixels[k], train.pixels.sum()),
             str(train.pictures[k]),
@@ -103,9 +113,9 @@ def classes(
             *(() if weights is None else (f"{weights[k]:.3g}",)),
         )
     table.add_section()
-    table.add_row(
+    table.add_row(  # of all pixels, where the classes' shares are of those that have one
         "",
-        "void (% of all)",
+        "void",
         "",
         f"{train.void:,}",
         percent(train.void, train.void + train.pixels.sum()),

@@ -5,9 +5,7 @@ pictures_k   labels with at least one of them
 around_k     all pixels with a class in those labels
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,18 +85,6 @@ class Labelled(Protocol):
         """The label of sample number `index`."""
 
 
-def labels(dataset: Labelled, ahead: int = 16) -> Iterator[NDArray[np.uint8]]:
-    """The labels of a dataset in order, read by several threads at once, `ahead` of their use."""
-    with ThreadPoolExecutor() as pool:
-        waiting = deque(pool.submit(dataset.label, i) for i in range(min(ahead, len(dataset))))
-        try:
-            for i in range(ahead, len(dataset) + ahead):
-                if not waiting:
-                    return
-                done = waiting.popleft().result()
-                if i < len(dataset):
-                    waiting.append(pool.submit(dataset.label, i))
-                yield done
-        finally:  # a label that cannot be read, or a reader who has seen enough
-            for future in waiting:
-                future.cancel()
+def labels(dataset: Labelled) -> Iterator[NDArray[np.uint8]]:
+    """The labels of a dataset in order, each read when it is asked for."""
+    return (dataset.label(i) for i in range(len(dataset)))

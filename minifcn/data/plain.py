@@ -14,7 +14,6 @@ Without either it goes by place: in the order of the names every tenth picture f
 for test, every tenth from the sixth on for val, and the others are for train.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from minifcn.data.folder import (
@@ -90,8 +89,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
     below = [folder / "masks" / split for split in SPLITS] if how_split(folder) == "folders" else []
     masks = [p for b in below or [folder / "masks"] if b.is_dir() for p in b.iterdir()]
     masks = sorted(p for p in masks if p.suffix.lower() in LABEL_ENDINGS)
-    with ThreadPoolExecutor() as pool:
-        highest = max(pool.map(_highest_index, masks), default=0)
+    highest = max((_highest_index(mask) for mask in masks), default=0)
     if highest == 0:
         raise InputError(
             f"{folder / 'masks'} holds no index besides 0 and 255, and 255 is void, which is "
