@@ -5,7 +5,8 @@
     dataset/train.txt, dataset/val.txt one NAME a line: 8,498 and 2,857
 
 Hariharan et al., "Semantic contours from inverse detectors", ICCV 2011. The published FCNs were
-trained on it. No pixel is void.
+trained on it. No pixel is void. SciPy reads the labels (extra `sbd`); some damaged files bring its
+reader down and the process with it, so take them from a whole download.
 """
 
 from pathlib import Path
