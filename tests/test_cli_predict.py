@@ -54,6 +54,15 @@ def test_all_three_files_at_the_pictures_own_size(run, tmp_path, capsys, size):
     np.testing.assert_array_equal(overlay[:height, :width], tinted)
 
 
+def test_stages_are_drawn_when_asked_for(run, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (20, 45, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "in.png")
+    where = [str(tmp_path / "in.png"), "-o", str(tmp_path)]
+    assert main(["predict", str(run), *where, "--stages"]) == 0
+    with Image.open(tmp_path / "in-stages.png") as sheet:
+        assert sheet.width > 1000 and sheet.height > 300
+
+
 def test_a_folder_and_the_reference_device(run, tmp_path):
     pictures = run.parent / "voc" / "JPEGImages"
     out = {name: tmp_path / name for name in ("cpu", "reference")}

@@ -139,6 +139,8 @@ def _add_predict(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("checkpoint", help="a run's folder, or a .safetensors file in it")
     command.add_argument("images", nargs="+", metavar="IMAGE", help="picture, or folder of them")
     command.add_argument("-o", "--out", required=True, metavar="FOLDER", help="where to write")
+    command.add_argument("--stages", action="store_true", help="write NAME-stages.png, too: "
+                         "scores of the deepest layer, after each skip, at the end")  # fmt: skip
     _add_views(command.add_argument, default="one")
     _add_device(command.add_argument, default="auto")
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from minifcn import device, study
 from minifcn.cli.console import standard_output
+from minifcn.cli.finish import save_figure
 from minifcn.cli.place import place
 from minifcn.data.folder import IMAGE_ENDINGS
 from minifcn.data.pictures import read_image
@@ -38,6 +39,8 @@ def predict(arguments: argparse.Namespace) -> int:
             _save(overlay, out / f"{path.stem}-overlay.png")
             grey = np.rint(255 * sure).astype(np.uint8)
             _save(Image.fromarray(grey), out / f"{path.stem}-confidence.png")
+            if arguments.stages:
+                _save_stages(segmenter, image, path.name, out / f"{path.stem}-stages.png")
             shares = np.bincount(mask.ravel(), minlength=len(segmenter.classes)) / mask.size
             found = ", ".join(
                 f"{name} {100 * share:.1f} %"
@@ -51,6 +54,15 @@ def predict(arguments: argparse.Namespace) -> int:
                 soft_wrap=True,
             )
     return 0
+
+
+def _save_stages(segmenter: Segmenter, image: np.ndarray, name: str, path: Path) -> None:
+    stages = study.upsampling_stages(segmenter.model, segmenter.prepared(image[None]))
+    seen = segmenter.resized(image)
+    size = f"{seen.shape[1]}×{seen.shape[0]}"
+    title = f"{name}, at {size}: how {segmenter.model.config['head']} makes its scores fine"
+    palette, classes = segmenter.palette, segmenter.classes
+    save_figure(study.draw_upsampling(seen, stages, palette, classes, title), path)
 
 
 def mask_picture(mask: np.ndarray, palette: np.ndarray) -> Image.Image:

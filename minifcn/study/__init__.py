@@ -17,6 +17,7 @@ from minifcn.study.patches_against_fcn import Comparison, patches_against_fcn
 from minifcn.study.pictures import blend, colour, error_map
 from minifcn.study.side_by_side import draw_side_by_side
 from minifcn.study.summary import Layer, Summary, summary
+from minifcn.study.upsampling import UpsamplingStage, draw_upsampling, upsampling_stages
 
 __all__ = [
     "Comparison",
@@ -26,6 +27,7 @@ __all__ = [
     "LayerMemory",
     "MemoryPlan",
     "Summary",
+    "UpsamplingStage",
     "blend",
     "colour",
     "confusion_csv",
@@ -35,10 +37,12 @@ __all__ = [
     "draw_labelled",
     "draw_overlay",
     "draw_panel",
+    "draw_upsampling",
     "draw_side_by_side",
     "error_map",
     "free_memory",
     "memory_plan",
     "patches_against_fcn",
     "summary",
+    "upsampling_stages",
 ]

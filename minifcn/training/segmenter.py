@@ -48,21 +48,26 @@ class Segmenter:
 
     def _of_one_view(self, images: np.ndarray) -> np.ndarray:
         size = images.shape[1:3]
-        x = np.stack([normalise(self._resized(image), self.mean, self.std) for image in images])
+        x = self.prepared(images)
         was_training = self.model.training
         self.model.eval()
         try:
             with no_grad():
-                # A transposed view: (N, C, H, W) over the channels-last memory of the kernels.
-                here = next(self.model.parameters()).device
-                logits = self.model(Tensor(x.transpose(0, 3, 1, 2)).to(here))
+                logits = self.model(x)
                 if logits.shape[2:] != size:
                     logits = F.interpolate(logits, size=size, mode="bilinear")
                 return F.softmax(logits, 1).numpy()
         finally:
             self.model.train(was_training)
 
-    def _resized(self, image: np.ndarray) -> np.ndarray:
+    def prepared(self, images: np.ndarray) -> Tensor:
+        """What the model is shown, where it lives: uint8 (N, H, W, 3) → float32 (N, 3, P, Q)."""
+        x = np.stack([normalise(self.resized(image), self.mean, self.std) for image in images])
+        # A transposed view: (N, C, H, W) over the channels-last memory of the kernels.
+        return Tensor(x.transpose(0, 3, 1, 2)).to(next(self.model.parameters()).device)
+
+    def resized(self, image: np.ndarray) -> np.ndarray:
+        """The picture (H, W, 3) at the size at which the model sees it, (P, Q, 3)."""
         if self.resize is None:
             return image
         height, width = self.resize
