@@ -79,7 +79,7 @@ class FCN(nn.Module):
         padding: "same" or 100, see above; 100 is for five stages or fewer and an fc_kernel of 5 or
             7, with which it suffices for every picture.
         at_once: scale the skips' features, to train all of them at once and not in stages: pool4
-            by 0.01, pool3 by 0.0001 (section 4.3 of the TPAMI paper), and so on for finer ones.
+            by 0.01, pool3 by 0.0001 (in the nets released with the TPAMI paper), and so on.
             The shallower, the larger features are, and the steps that they make the scores take.
         generator: where the weights are drawn from; dropout gets a child of its own.
         dtype: of all parameters, and of the input.
