@@ -14,7 +14,7 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 # ruff: noqa: E402
-from minifcn.kernels.batch_norm import backward_input, backward_sums, moments, scale_shift
+from minifcn.kernels.batch_norm import backward_input, scale_shift, slopes, statistics
 from minifcn.kernels.channel_sums import column_sums, relu_backward_sum
 from minifcn.kernels.conv2d import conv2d, conv2d_weight, conv_transpose2d, im2col_panel
 from minifcn.kernels.cross_entropy import amounts, count_labels, cross_entropy
@@ -28,7 +28,6 @@ __all__ = [
     "add",
     "amounts",
     "backward_input",
-    "backward_sums",
     "bilinear",
     "cat_channels",
     "column_sums",
@@ -40,13 +39,14 @@ __all__ = [
     "im2col_panel",
     "max_pool2d",
     "max_unpool2d",
-    "moments",
     "relu",
     "relu_backward",
     "relu_backward_sum",
     "resample",
     "scale_shift",
     "sgd",
+    "slopes",
     "split_channels",
+    "statistics",
     "take_pixels",
 ]

@@ -1,5 +1,7 @@
 // The loops of batch normalisation, the CUDA reading of batch_norm.py. Each array is read once and
 // written once; what belongs to a channel stays in registers, and sums are those of columns.cuh.
+// A launch costs as much as a pass over a small array: what is computed once a channel has none of
+// its own, the last of those who sum does it.
 #include "columns.cuh"
 
 // y = scale·x + shift, negative values 0 with relu; NaN stays NaN.
@@ -69,13 +71,30 @@ __device__ __forceinline__ void two_sums(const Tiles& tiles, long long count, F 
     }
 }
 
-// Of each part of the rows: the means (count, C) of the columns and the squares about them. The
-// differences from the part's first row are summed, so no digit is lost where the mean is large:
-// with d = x − pivot over n rows,   mean = pivot + Σd/n,   squares = Σd² − (Σd)²/n.
-extern "C" __global__ void moments(const real* __restrict__ x, double* __restrict__ means,
-                                   double* __restrict__ squares, long long count, long long m,
-                                   long long c, int rows) {
-    const Tiles tiles(m, c, rows, is_aligned(x));
+// What the passes over the pixels read of channel i, and its running statistics moved towards the
+// batch's. In double, as in the definition; what is read with the pixels is rounded to real.
+__device__ __forceinline__ void put_statistics(long long i, double middle, double variance,
+                                               long long m, const real* weight, const real* bias,
+                                               double eps, double momentum, real* mean,
+                                               double* rate, real* scale, real* shift,
+                                               real* running_mean, real* running_variance) {
+    const double r = 1 / sqrt(variance + eps), s = weight[i] * r;
+    mean[i] = real(middle);
+    rate[i] = r;
+    scale[i] = real(s);
+    shift[i] = real(bias[i] - middle * s);
+    if (running_mean) running_mean[i] += real(momentum * (middle - running_mean[i]));
+    const double unbiased = variance * m / (m > 1 ? m - 1 : 1);
+    if (running_variance) running_variance[i] += real(momentum * (unbiased - running_variance[i]));
+}
+
+// store(place, column, mean, squares about it) of each part of the rows. The differences from the
+// part's first row are summed, so no digit is lost where the mean is large: with d = x − pivot over
+// n rows,   mean = pivot + Σd/n,   squares = Σd² − (Σd)²/n.
+template <class G>
+__device__ __forceinline__ void two_moments(const Tiles& tiles, const real* x, long long count,
+                                            G store) {
+    const long long c = tiles.c;
     Vector pivot = {};
     two_sums(
         tiles, count,
@@ -92,16 +111,40 @@ extern "C" __global__ void moments(const real* __restrict__ x, double* __restric
         [&](const Part& part, long long at, long long column, double sum, double sum_of_squares) {
             const double n = double(part.last - part.first);
             const double rest = sum_of_squares - sum * sum / n;
-            means[at] = x[part.first * c + column] + sum / n;
-            squares[at] = rest < 0 ? 0 : rest;
+            store(at, column, x[part.first * c + column] + sum / n, rest < 0 ? 0 : rest);
         });
 }
 
-// Mean and variance of the columns from those of the parts, by Chan's formula.
-extern "C" __global__ void merge_moments(const double* __restrict__ means,
-                                         const double* __restrict__ squares,
-                                         double* __restrict__ mean, double* __restrict__ variance,
-                                         long long count, long long m, long long c, int rows) {
+// Of each part: the means (count, C) of the columns and the squares about them.
+extern "C" __global__ void moments(const real* __restrict__ x, double* __restrict__ means,
+                                   double* __restrict__ squares, long long count, long long m,
+                                   long long c, int rows) {
+    const Tiles tiles(m, c, rows, is_aligned(x));
+    two_moments(tiles, x, count, [&](long long at, long long, double middle, double about) {
+        means[at] = middle;
+        squares[at] = about;
+    });
+}
+
+// The statistics at once, of so few rows that they are one part.
+extern "C" __global__ void statistics(const real* __restrict__ x, const real* __restrict__ weight,
+                                      const real* __restrict__ bias, double eps, double momentum,
+                                      real* mean, double* rate, real* scale, real* shift,
+                                      real* running_mean, real* running_variance, long long m,
+                                      long long c, int rows) {
+    const Tiles tiles(m, c, rows, is_aligned(x));
+    two_moments(tiles, x, 1, [&](long long, long long i, double middle, double about) {
+        put_statistics(i, middle, about / m, m, weight, bias, eps, momentum, mean, rate, scale,
+                       shift, running_mean, running_variance);
+    });
+}
+
+// The statistics from the moments of the parts, by Chan's formula.
+extern "C" __global__ void merge_statistics(
+    const double* __restrict__ means, const double* __restrict__ squares,
+    const real* __restrict__ weight, const real* __restrict__ bias, double eps, double momentum,
+    real* mean, double* rate, real* scale, real* shift, real* running_mean,
+    real* running_variance, long long count, long long m, long long c, int rows) {
     const long long column = (long long)blockIdx.x * LANES + threadIdx.x;
     const bool is_column = column < c;
     auto share = [&](long long p) {
@@ -115,20 +158,31 @@ extern "C" __global__ void merge_moments(const double* __restrict__ means,
         const double d = means[p * c + column] - middle;
         return squares[p * c + column] + share(p) * d * d;
     });
-    if (is_column && threadIdx.y == 0) {
-        mean[column] = middle;
-        variance[column] = rest / m;
-    }
+    if (is_column && threadIdx.y == 0)
+        put_statistics(column, middle, rest / m, m, weight, bias, eps, momentum, mean, rate, scale,
+                       shift, running_mean, running_variance);
 }
 
-// Of each part: Σ g and Σ g·(x − mean) down the columns, (count, C) each.
-extern "C" __global__ void backward_sums(const real* __restrict__ grad, const real* __restrict__ x,
-                                         const real* __restrict__ mean,
-                                         const real* __restrict__ scale,
-                                         const real* __restrict__ shift, double* __restrict__ sums,
-                                         double* __restrict__ products, long long count,
-                                         long long m, long long c, int rows, bool relu) {
-    const Tiles tiles(m, c, rows, is_aligned(grad) && is_aligned(x));
+// The gradients of channel i's weight and bias, and with what dx is made of g and x, from Σ g and
+// Σ g·(x − mean).
+__device__ __forceinline__ void put_slopes(long long i, double sum, double product, long long m,
+                                           const real* mean, const double* rate,
+                                           const real* weight, real* d_weight, real* d_bias,
+                                           real* slope, real* constant) {
+    const double scale = weight[i] * rate[i], dw = product * rate[i];
+    const double s = -scale * dw * rate[i] / m;
+    d_weight[i] = real(dw);
+    d_bias[i] = real(sum);
+    slope[i] = real(s);
+    constant[i] = real(-scale * sum / m - s * mean[i]);
+}
+
+// store(place, column, Σ g, Σ g·(x − mean)) of each part of the rows.
+template <class G>
+__device__ __forceinline__ void two_gradients(const Tiles& tiles, const real* grad, const real* x,
+                                              const real* mean, const real* scale,
+                                              const real* shift, bool relu, long long count,
+                                              G store) {
     const Vector a = tiles.of_columns(scale), b = tiles.of_columns(shift);
     const Vector mu = tiles.of_columns(mean);
     two_sums(
@@ -143,24 +197,54 @@ extern "C" __global__ void backward_sums(const real* __restrict__ grad, const re
                 product.at[j] += value * (v.at[j] - mu.at[j]);
             }
         },
-        [&](const Part&, long long at, long long, double sum, double product) {
-            sums[at] = sum;
-            products[at] = product;
+        [&](const Part&, long long at, long long column, double sum, double product) {
+            store(at, column, sum, product);
         });
 }
 
-// The sums of the parts, for both.
-extern "C" __global__ void add_parts(const double* __restrict__ sums,
-                                     const double* __restrict__ products,
-                                     double* __restrict__ one, double* __restrict__ two,
-                                     long long count, long long c) {
+// Of each part: Σ g and Σ g·(x − mean) down the columns, (count, C) each.
+extern "C" __global__ void backward_sums(const real* __restrict__ grad, const real* __restrict__ x,
+                                         const real* __restrict__ mean,
+                                         const real* __restrict__ scale,
+                                         const real* __restrict__ shift, double* __restrict__ sums,
+                                         double* __restrict__ products, long long count,
+                                         long long m, long long c, int rows, bool relu) {
+    const Tiles tiles(m, c, rows, is_aligned(grad) && is_aligned(x));
+    two_gradients(tiles, grad, x, mean, scale, shift, relu, count,
+                  [&](long long at, long long, double sum, double product) {
+                      sums[at] = sum;
+                      products[at] = product;
+                  });
+}
+
+// The slopes at once, of so few rows that they are one part.
+extern "C" __global__ void slopes(const real* __restrict__ grad, const real* __restrict__ x,
+                                  const real* __restrict__ mean, const double* __restrict__ rate,
+                                  const real* __restrict__ scale, const real* __restrict__ shift,
+                                  const real* __restrict__ weight, real* d_weight, real* d_bias,
+                                  real* slope, real* constant, long long m, long long c, int rows,
+                                  bool relu) {
+    const Tiles tiles(m, c, rows, is_aligned(grad) && is_aligned(x));
+    two_gradients(tiles, grad, x, mean, scale, shift, relu, 1,
+                  [&](long long, long long i, double sum, double product) {
+                      put_slopes(i, sum, product, m, mean, rate, weight, d_weight, d_bias, slope,
+                                 constant);
+                  });
+}
+
+// The slopes from the sums of the parts.
+extern "C" __global__ void merge_slopes(const double* __restrict__ sums,
+                                        const double* __restrict__ products,
+                                        const real* __restrict__ mean,
+                                        const double* __restrict__ rate,
+                                        const real* __restrict__ weight, real* d_weight,
+                                        real* d_bias, real* slope, real* constant, long long count,
+                                        long long m, long long c) {
     const long long column = (long long)blockIdx.x * LANES + threadIdx.x;
     const bool is_column = column < c;
     const double s = over_parts(count, is_column, [&](long long p) { return sums[p * c + column]; });
     const double q =
         over_parts(count, is_column, [&](long long p) { return products[p * c + column]; });
-    if (is_column && threadIdx.y == 0) {
-        one[column] = s;
-        two[column] = q;
-    }
+    if (is_column && threadIdx.y == 0)
+        put_slopes(column, s, q, m, mean, rate, weight, d_weight, d_bias, slope, constant);
 }

@@ -29,6 +29,32 @@ STRIP = 64  # rows summed in the arrays' own precision before float64 takes over
 BLOCK = 16 * STRIP  # rows that one thread takes at a time
 
 
+def statistics(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    eps: float,
+    running: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+    momentum: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(mean, rate, scale, shift), each (C,), of the columns of x (M, C).
+
+    rate = 1/√(variance + eps), in float64, scale = weight·rate, shift = bias − mean·scale. The
+    ``running`` mean and variance, where there are any, are moved in place towards the batch's by
+    ``momentum``: the variance towards the unbiased one, ÷ M − 1.
+    """
+    if device.is_gpu(x):
+        return _statistics_cuda(x, weight, bias, eps, running, momentum)
+    mean, variance = moments(x)
+    unbiased = variance * (len(x) / max(len(x) - 1, 1))
+    for kept, value in zip(running, (mean, unbiased)):
+        if kept is not None:
+            kept += momentum * (value - kept)
+    rate = 1.0 / np.sqrt(variance + eps)
+    scale = weight * rate
+    return mean, rate, scale, bias - mean * scale
+
+
 def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and biased variance (C,) float64 of each column of x (M, C).
 
@@ -36,8 +62,6 @@ def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     that mean, and strips are merged by Chan's formula. (E[x²] − E[x]² would lose every digit where
     the mean is large.)
     """
-    if device.is_gpu(x):
-        return _moments_cuda(x)
     if device.is_reference():
         return x.mean(axis=0, dtype=np.float64), x.var(axis=0, dtype=np.float64)
     m, c = x.shape
@@ -69,6 +93,30 @@ def scale_shift(
     return y
 
 
+def slopes(
+    grad: np.ndarray,
+    x: np.ndarray,
+    mean: np.ndarray,
+    rate: np.ndarray,
+    scale: np.ndarray,
+    shift: np.ndarray,
+    weight: np.ndarray,
+    relu: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(d_weight, d_bias, slope, constant), with which dx = scale·g + slope·x + constant.
+
+    d_weight = Σ g·(x − mean)·rate and d_bias = Σ g, in the weight's dtype; with scale = weight·rate
+    slope = −scale·d_weight·rate/M and constant = −scale·d_bias/M − slope·mean.
+    """
+    if device.is_gpu(x):
+        return _slopes_cuda(grad, x, mean, rate, scale, shift, weight, relu)
+    sums, products = backward_sums(grad, x, mean, scale, shift, relu)
+    d_weight, exact, m = products * rate, weight * rate, len(x)
+    slope = -exact * d_weight * rate / m
+    constant = -exact * sums / m - slope * mean
+    return d_weight.astype(weight.dtype), sums.astype(weight.dtype), slope, constant
+
+
 def backward_sums(
     grad: np.ndarray,
     x: np.ndarray,
@@ -79,8 +127,6 @@ def backward_sums(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(Σ g, Σ g·(x − mean)) down the columns, float64 (C,), where g is ``grad`` past the ReLU."""
     mean, scale, shift = (k.astype(x.dtype, copy=False) for k in (mean, scale, shift))
-    if device.is_gpu(x):
-        return _backward_sums_cuda(grad, x, mean, scale, shift, relu)
     if device.is_reference():
         g = np.where(scale * x + shift > 0, grad, grad.dtype.type(0)) if relu else grad
         return g.sum(axis=0, dtype=np.float64), (g * (x - mean)).sum(axis=0, dtype=np.float64)
@@ -133,44 +179,62 @@ def _each_cuda(kernel: str, arrays: tuple[np.ndarray, ...], relu: bool) -> np.nd
     return y
 
 
-def _moments_cuda(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    (m, c), real = x.shape, x.dtype
-    way = columns(x.shape, real)
-    means, squares, mean, variance = _parts(x, way.parts)
-    grid, n = (way.parts, way.across), way.parts
-    arguments = x, means, squares, n, m, c, way.rows
-    launch("batch_norm.cu", "moments", grid, (THREADS,), arguments, real=real)
-    arguments = means, squares, mean, variance, n, m, c, way.rows
-    launch("batch_norm.cu", "merge_moments", lanes(c), (32, 8), arguments, real=real)
-    return mean, variance
+def _statistics_cuda(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    eps: float,
+    running: tuple[np.ndarray | None, np.ndarray | None],
+    momentum: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    xp, (m, c), real = device.array_module(x), x.shape, x.dtype
+    rate = xp.empty(c, np.float64)
+    mean, scale, shift = (xp.empty(c, real) for _ in range(3))
+    if x.size:
+        made = weight, bias, eps, momentum, mean, rate, scale, shift, *running
+        way = columns(x.shape, real)
+        n, sizes, grid = way.parts, (m, c, way.rows), (way.parts, way.across)
+        if n == 1:
+            arguments = x, *made, *sizes
+            launch("batch_norm.cu", "statistics", grid, (THREADS,), arguments, real=real)
+        else:
+            parts = _parts(x, n)
+            launch("batch_norm.cu", "moments", grid, (THREADS,), (x, *parts, n, *sizes), real=real)
+            arguments = *parts, *made, n, *sizes
+            launch("batch_norm.cu", "merge_statistics", lanes(c), (32, 8), arguments, real=real)
+    return mean, rate, scale, shift
 
 
-def _backward_sums_cuda(
+def _slopes_cuda(
     grad: np.ndarray,
     x: np.ndarray,
     mean: np.ndarray,
+    rate: np.ndarray,
     scale: np.ndarray,
     shift: np.ndarray,
+    weight: np.ndarray,
     relu: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    (m, c), real = x.shape, x.dtype
-    if not x.size:
-        zeros = device.array_module(x).zeros((c,), np.float64)
-        return zeros, zeros
-    way = columns(x.shape, real)
-    sums, products, one, two = _parts(x, way.parts)
-    grid, n = (way.parts, way.across), way.parts
-    arguments = grad, x, mean, scale, shift, sums, products, n, m, c, way.rows, relu
-    launch("batch_norm.cu", "backward_sums", grid, (THREADS,), arguments, real=real)
-    arguments = sums, products, one, two, n, c
-    launch("batch_norm.cu", "add_parts", lanes(c), (32, 8), arguments, real=real)
-    return one, two
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    xp, (m, c), real = device.array_module(x), x.shape, x.dtype
+    d_weight, d_bias, slope, constant = made = [xp.empty(c, real) for _ in range(4)]
+    if x.size:
+        way = columns(x.shape, real)
+        n, sizes, grid = way.parts, (m, c, way.rows), (way.parts, way.across)
+        if n == 1:
+            arguments = grad, x, mean, rate, scale, shift, weight, *made, *sizes, relu
+            launch("batch_norm.cu", "slopes", grid, (THREADS,), arguments, real=real)
+        else:
+            parts = _parts(x, n)
+            arguments = grad, x, mean, scale, shift, *parts, n, *sizes, relu
+            launch("batch_norm.cu", "backward_sums", grid, (THREADS,), arguments, real=real)
+            arguments = *parts, mean, rate, weight, *made, n, m, c
+            launch("batch_norm.cu", "merge_slopes", lanes(c), (32, 8), arguments, real=real)
+    return d_weight, d_bias, slope, constant
 
 
 def _parts(x: np.ndarray, count: int) -> list[np.ndarray]:
-    """Room for two numbers a part and column, and two a column."""
-    xp, c = device.array_module(x), x.shape[1]
-    return [xp.empty(shape, np.float64) for shape in ((count, c), (count, c), (c,), (c,))]
+    """Room for two numbers a part and column."""
+    return [device.array_module(x).empty((count, x.shape[1]), np.float64) for _ in range(2)]
 
 
 # -- Numba -----------------------------------------------------------------------------------------

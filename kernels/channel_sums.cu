@@ -3,8 +3,10 @@
 #include "columns.cuh"
 
 // parts[p, c] = Σ over the rows of part p of f's value for the element, which f may also store.
+// Where one part is all it goes to total.
 template <class F>
-__device__ __forceinline__ void sum_parts(const Tiles& tiles, double* parts, long long count, F f) {
+__device__ __forceinline__ void sum_parts(const Tiles& tiles, double* parts, real* total,
+                                          long long count, F f) {
     __shared__ double sums[TILE];
     for (long long p = blockIdx.x; p < count; p += gridDim.x) {
         const Part part(p, count, tiles.m, tiles.rows);
@@ -19,25 +21,29 @@ __device__ __forceinline__ void sum_parts(const Tiles& tiles, double* parts, lon
             for (int j = 0; j < VECTOR; j++) own[j] += strip.at[j];
         }
         tiles.fold(sums, own);
-        for (int e = threadIdx.x; e < tiles.width; e += THREADS)
-            parts[p * tiles.c + tiles.first + e] = sums[e];
+        for (int e = threadIdx.x; e < tiles.width; e += THREADS) {
+            if (count == 1) total[tiles.first + e] = real(sums[e]);
+            else parts[p * tiles.c + tiles.first + e] = sums[e];
+        }
         __syncthreads();  // the next part writes to sums again
     }
 }
 
 extern "C" __global__ void column_sums(const real* __restrict__ a, double* __restrict__ parts,
-                                       long long count, long long m, long long c, int rows) {
+                                       real* __restrict__ total, long long count, long long m,
+                                       long long c, int rows) {
     const Tiles tiles(m, c, rows, is_aligned(a));
-    sum_parts(tiles, parts, count, [&](long long row) { return tiles.load(a, row); });
+    sum_parts(tiles, parts, total, count, [&](long long row) { return tiles.load(a, row); });
 }
 
 // g = grad where y > 0, else 0; and the parts of its sums.
 extern "C" __global__ void relu_backward_sum(const real* __restrict__ grad,
                                              const real* __restrict__ y, real* __restrict__ g,
-                                             double* __restrict__ parts, long long count,
-                                             long long m, long long c, int rows) {
+                                             double* __restrict__ parts,
+                                             real* __restrict__ total, long long count, long long m,
+                                             long long c, int rows) {
     const Tiles tiles(m, c, rows, is_aligned(grad) && is_aligned(y) && is_aligned(g));
-    sum_parts(tiles, parts, count, [&](long long row) {
+    sum_parts(tiles, parts, total, count, [&](long long row) {
         Vector v = tiles.load(grad, row);
         const Vector gate = tiles.load(y, row);
         for (int j = 0; j < VECTOR; j++) v.at[j] = gate.at[j] > 0 ? v.at[j] : 0;

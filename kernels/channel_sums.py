@@ -53,7 +53,7 @@ def relu_backward_sum(grad: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _sums_cuda(kernel: str, arrays: tuple[np.ndarray, ...], a: np.ndarray) -> np.ndarray:
-    """The sums of the parts of all rows, then of the parts."""
+    """The sums of the parts of all rows, then of the parts, if there is more than one."""
     (m, c), xp = a.shape, device.array_module(a)
     sums = xp.empty((c,), a.dtype)
     if not a.size:
@@ -62,9 +62,11 @@ def _sums_cuda(kernel: str, arrays: tuple[np.ndarray, ...], a: np.ndarray) -> np
     way = columns(a.shape, a.dtype)
     parts, count = xp.empty((way.parts, c), np.float64), way.parts
     grid = count, way.across
-    arguments = *arrays, parts, count, m, c, way.rows
+    arguments = *arrays, parts, sums, count, m, c, way.rows
     launch("channel_sums.cu", kernel, grid, (THREADS,), arguments, real=a.dtype)
-    launch("channel_sums.cu", "add_parts", lanes(c), (32, 8), (parts, sums, count, c), real=a.dtype)
+    if count > 1:
+        arguments = parts, sums, count, c
+        launch("channel_sums.cu", "add_parts", lanes(c), (32, 8), arguments, real=a.dtype)
     return sums
 
 

@@ -32,7 +32,7 @@ def conv2d(
         return im2col_cuda.conv2d(x, weight, bias, windows, out, floor)
     if how == "depthwise":
         rows = weight.reshape(-1, c)
-        y = depthwise.depthwise_cuda(x, rows, _zeros(bias, k, x), windows, out, False)
+        y = depthwise.depthwise_cuda(x, rows, bias, windows, out, False)
         return y if floor == LOWEST else device.array_module(x).maximum(y, floor, out=y)
     y = device.array_module(x).empty((n, *out, k), x.dtype)
     tiles = groups * -(-n * out[0] * out[1] // _tall(x.dtype)) * -(-k // groups // WIDE)
@@ -54,7 +54,7 @@ def conv_transpose2d(
         return im2col_cuda.conv_transpose2d(x, weight, bias, windows, out)
     if how == "depthwise":
         rows = weight.reshape(-1, c)
-        return depthwise.depthwise_cuda(x, rows, _zeros(bias, c, x), windows, out, True)
+        return depthwise.depthwise_cuda(x, rows, bias, windows, out, True)
     y = device.array_module(x).empty((n, *out, groups * k), x.dtype)
     if y.size:
         kernel, stride, *others = windows
@@ -94,10 +94,6 @@ def conv2d_weight(x: Any, dy: Any, windows: Windows, groups: int) -> Any:
 def _by_taps(weight: Any) -> Any:
     """(A, B, R, S) as a contiguous array (R, S, B, A): a view, if the layers made the weight."""
     return device.array_module(weight).ascontiguousarray(weight.transpose(2, 3, 1, 0))
-
-
-def _zeros(bias: Any, k: int, x: Any) -> Any:
-    return device.array_module(x).zeros(k, x.dtype) if bias is None else bias
 
 
 def _tall(dtype: Any) -> int:

@@ -70,7 +70,7 @@ __device__ __forceinline__ real taps(const Picture<const real>& x, const real* b
     return sum;
 }
 
-// y (n, out_h, out_w, c) from x (n, h, w, c), weight (kernel_h·kernel_w, c) and bias (c,).
+// y (n, out_h, out_w, c) from x (n, h, w, c), weight (kernel_h·kernel_w, c) and bias (c,) or none.
 extern "C" __global__ void depthwise(const real* __restrict__ x, const real* __restrict__ weight,
                                      const real* __restrict__ bias, real* __restrict__ y,
                                      long long n, int h, int w, int c, int out_h, int out_w,
@@ -87,7 +87,7 @@ extern "C" __global__ void depthwise(const real* __restrict__ x, const real* __r
         const Picture<const real> channel{x + line / out_h * image + k, (long long)w * c, c};
         const real* by_row = weight + (long long)vertical.tap(p) * kernel_w * c + k;
         y[i] = taps(channel, by_row, down * kernel_w * c, c, vertical, horizontal, down, across, p,
-                    q, bias[k]);
+                    q, bias ? bias[k] : 0);
     }
 }
 
@@ -116,7 +116,8 @@ extern "C" __global__ void depthwise_staged(const real* __restrict__ x,
         const int here = min(phases, period - phase);
 
         real *biases = staged, *by_phase = biases + channels;
-        for (int k = threadIdx.x; k < channels; k += blockDim.x) biases[k] = bias[tile.channel + k];
+        for (int k = threadIdx.x; k < channels; k += blockDim.x) 
+            biases[k] = bias ? bias[tile.channel + k] : 0;
 
         // the taps: for each phase its rows, one below the other
         const int row = kernel_w * channels;
@@ -185,7 +186,7 @@ extern "C" __global__ void depthwise_strided(const real* __restrict__ x,
         const int right = max(min((tile.right - 1) * stride_w - padding_w + kernel_w, w), left);
         // column e of the tile is one thread's, in all rows
         for (int e = threadIdx.x; e < line; e += blockDim.x) {
-            const real first = bias[tile.channel + e % channels];
+            const real first = bias ? bias[tile.channel + e % channels] : 0;
             for (int i = 0; i < rows; i++) sums[i * line + e] = first;
         }
 

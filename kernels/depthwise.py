@@ -66,12 +66,12 @@ DEEP = 32  # channels of a tile at most
 def depthwise_cuda(
     x: np.ndarray,
     by_tap: np.ndarray,
-    bias: np.ndarray,
+    bias: np.ndarray | None,
     windows: tuple[Pair, Pair, Pair, Pair],
     out: Pair,
     transposed: bool,
 ) -> np.ndarray:
-    """y (N, *out, C) from x (N, H, W, C), by_tap (R·S, C) and bias (C,)."""
+    """y (N, *out, C) from x (N, H, W, C), by_tap (R·S, C) and bias (C,) or None."""
     y = device.array_module(x).empty((x.shape[0], *out, x.shape[3]), x.dtype)
     if y.size:
         shape = *x.shape, *out, *(size for pair in windows for size in pair)

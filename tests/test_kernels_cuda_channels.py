@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minifcn import kernels, simulator
+from minifcn import device, kernels, simulator
 from tests.simulated import ORDERS, agree, both, needs_compiler, on_gpu, planted, running, traffic
 
 pytestmark = needs_compiler
@@ -27,16 +27,26 @@ def loops(shape, dtype, relu):
     yield both(kernels.backward_input, grad, x, a, b, d, e, relu), 8
     yield both(kernels.column_sums, grad), sums
     yield both(kernels.relu_backward_sum, grad, x), sums
-    found, wanted = both(kernels.moments, x + 5)
-    yield (in_(dtype, found), in_(dtype, wanted)), sums
-    found, wanted = both(kernels.backward_sums, grad, x, d, a, b, relu)
-    yield (in_(dtype, found), in_(dtype, wanted)), sums
+    yield statistics(x + 5, a, b), sums
+    if len(x) > 1:
+        mean, rate = x.mean(0), 1 / (x.std(0, dtype=np.float64) + 1)
+        found, wanted = both(kernels.slopes, grad, x, mean, rate, a, b, d, relu)
+        yield (found, tuple(w.astype(dtype) for w in wanted)), sums
 
 
-def in_(dtype, arrays):
-    """Sums are handed on in float64, with the digits of the terms."""
-    assert all(a.dtype == np.float64 for a in arrays)
-    return tuple(a.astype(dtype) for a in arrays)
+def statistics(x, weight, bias):
+    """All that it gives, and the running mean and variance, from 1 on."""
+
+    def followed(x, weight, bias, running_mean, running_variance):
+        running = running_mean, running_variance
+        return (*kernels.statistics(x, weight, bias, 1e-5, running, 0.3), *running)
+
+    ones = [np.ones_like(weight) for _ in range(4)]
+    found = followed(*map(on_gpu, (x, weight, bias, *ones[:2])))
+    with device.use("reference"):
+        wanted = followed(x, weight, bias, *ones[2:])
+    assert found[1].dtype == np.float64
+    return tuple(a.get().astype(x.dtype) for a in found), tuple(a.astype(x.dtype) for a in wanted)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -61,7 +71,8 @@ def test_empty():
         agree(*both(kernels.relu_backward_sum, none, none))
         numbers = [np.ones(shape[1], np.float32)] * 3
         agree(*both(kernels.scale_shift, none, *numbers[:2]))
-        agree(*both(kernels.backward_sums, none, none, *numbers, False))
+    found, wanted = both(kernels.slopes, none, none, *[none[0]] * 5, False)  # no channel
+    agree(found, tuple(w.astype(np.float32) for w in wanted))
 
 
 def test_nan_passes_a_relu():
@@ -72,8 +83,12 @@ def test_nan_passes_a_relu():
 def test_no_digit_is_lost_far_from_zero():
     """Mean 10⁴, variance 1: E[x²] − E[x]² in float32 would be off by more than the variance."""
     x = (np.random.default_rng(0).standard_normal((3000, 5)) + 1e4).astype(np.float32)
-    (mean, variance), wanted = both(kernels.moments, x)
-    assert np.abs(mean - wanted[0]).max() < 1e-4 and np.abs(variance - wanted[1]).max() < 1e-4
+    ones = np.ones(5, np.float32)
+    (mean, rate, _, shift), _ = both(kernels.statistics, x, ones, ones, 0.0)
+    exact = x.astype(np.float64)
+    assert np.abs(rate - 1 / exact.std(0)).max() < 1e-4
+    for found, wanted in (mean, exact.mean(0)), (shift, 1 - exact.mean(0) / exact.std(0)):
+        assert np.abs(found - wanted).max() <= np.spacing(np.float32(1e4))
 
 
 def test_the_same_bits_in_any_order_of_threads():
@@ -82,8 +97,8 @@ def test_the_same_bits_in_any_order_of_threads():
     for order in ORDERS:
         with running(order):
             g, sums = kernels.relu_backward_sum(on_gpu(grad), on_gpu(x))
-            mean, variance = kernels.moments(on_gpu(x))
-        bits.add(b"".join(a.get().tobytes() for a in (g, sums, mean, variance)))
+            found = kernels.statistics(on_gpu(x), *map(on_gpu, x[:2]), 1e-5)
+        bits.add(b"".join(a.get().tobytes() for a in (g, sums, *found)))
     assert len(bits) == 1
 
 
@@ -91,14 +106,14 @@ def test_the_same_bits_in_any_order_of_threads():
 def test_traffic(c):
     """Each byte once, and a channel's own numbers once in many rows: 2 × 32 × 32 pixels."""
     grad, x = (on_gpu(np.ones((2048, c), np.float32)) for _ in range(2))
-    number = on_gpu(np.ones(c, np.float32))
+    number, rate = on_gpu(np.ones(c, np.float32)), on_gpu(np.ones(c))
     for arrays, call in (
         (2, lambda: kernels.scale_shift(x, number, number, True)),
         (3, lambda: kernels.backward_input(grad, x, *[number] * 4, True)),
         (3, lambda: kernels.relu_backward_sum(grad, x)),
         (1, lambda: kernels.column_sums(x)),
-        (1, lambda: kernels.moments(x)),
-        (2, lambda: kernels.backward_sums(grad, x, *[number] * 3, True)),
+        (1, lambda: kernels.statistics(x, number, number, 1e-5)),
+        (2, lambda: kernels.slopes(grad, x, number, rate, *[number] * 3, True)),
     ):
         with traffic() as moved:
             call()
@@ -133,3 +148,21 @@ def test_a_wrong_channel_is_caught(monkeypatch):
         found, wanted = both(kernels.scale_shift, x, numbers, numbers)
         with pytest.raises(AssertionError):
             agree(found, wanted)
+
+
+@pytest.mark.parametrize(
+    "right, wrong",
+    [("variance + eps", "variance"), ("* m / (m > 1 ? m - 1 : 1)", ""), ("- s * mean[i]", "")],
+)
+@pytest.mark.parametrize("rows", [9, 70_000])  # one part; several, which another kernel merges
+def test_a_wrong_formula_of_a_channel_is_caught(monkeypatch, right, wrong, rows):
+    grad, x = np.random.default_rng(0).standard_normal((2, rows, 1)) * 0.01
+    numbers = np.random.default_rng(1).standard_normal((5, 1))
+
+    def differ():
+        agree(*statistics(x, *numbers[:2]), rounding=rows)
+        agree(*both(kernels.slopes, grad, x, numbers[0] ** 2, *numbers[1:], False), rounding=rows)
+
+    differ()
+    with planted(monkeypatch, "batch_norm.cu", right, wrong), pytest.raises(AssertionError):
+        differ()

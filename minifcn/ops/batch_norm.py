@@ -12,7 +12,6 @@ import numpy as np
 from minifcn import device, kernels
 from minifcn.errors import ShapeError
 from minifcn.function import Function
-from minifcn.kernels import channel_rates
 from minifcn.ops.layout import channels_first, channels_last, is_picture
 from minifcn.ops.pointwise import Gate
 from minifcn.recomputation import recomputing
@@ -24,21 +23,27 @@ class BatchNorm(Function):
     """With x̂ = (x − μ)/√(σ² + ε):  dx = γ/√(σ² + ε) · (g − mean(g) − x̂ · mean(g·x̂)).
 
     The two means are there because x moves μ and σ² too. Settings: ``eps``; with ``relu``, negative
-    results are 0, and g is the gradient where the result is positive, else 0. After `forward`,
-    ``mean`` and ``variance`` (C,) hold the batch's own statistics, in float64.
+    results are 0, and g is the gradient where the result is positive, else 0. `forward` moves the
+    ``running`` mean and variance (C,), where given, towards the batch's by ``momentum``.
     """
 
     reads = {0: (0, 1), 1: (0, 1), 2: (0, 1)}
 
-    def __init__(self, eps: float, relu: bool = False) -> None:
+    def __init__(
+        self,
+        eps: float,
+        relu: bool = False,
+        running: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+        momentum: float = 0.0,
+    ) -> None:
         self.eps, self.relu = eps, relu
+        self.running, self.momentum = running, momentum
 
     def forward(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
         rows = channels_last(x)
         flat = rows.reshape(-1, x.shape[1])
-        self.mean, self.variance = kernels.moments(flat)
-        self.rate, self.scale, self.shift = channel_rates.rates(
-            self.mean, self.variance, weight, bias, self.eps
+        self.mean, self.rate, self.scale, self.shift = kernels.statistics(
+            flat, weight, bias, self.eps, self.running, self.momentum
         )
         y = kernels.scale_shift(flat, self.scale, self.shift, self.relu)
         return channels_first(y.reshape(rows.shape))
@@ -50,9 +55,8 @@ class BatchNorm(Function):
         rows = channels_last(grad.data)
         g, flat = rows.reshape(-1, x.shape[1]), channels_last(x.data).reshape(-1, x.shape[1])
         affine = self.scale, self.shift
-        sums, products = kernels.backward_sums(g, flat, self.mean, *affine, self.relu)
-        d_weight, d_bias, slope, constant = channel_rates.slopes(
-            sums, products, self.mean, self.rate, weight.data, len(g)
+        d_weight, d_bias, slope, constant = kernels.slopes(
+            g, flat, self.mean, self.rate, *affine, weight.data, self.relu
         )
         dx = None
         if self.needs[0]:  # all that multiplies x is gathered into one slope a channel
@@ -190,10 +194,6 @@ def _normalised(
             f"{name}: input of shape {x.shape} has {m} value(s) a channel, wanted 2 or more to "
             "take a variance of; use a larger batch or picture, or eval()"
         )
-    norm = BatchNorm(eps, relu)
-    y = norm(x, weight, bias)
-    if running_mean is not None and not recomputing():
-        channel_rates.follow(running_mean, norm.mean, momentum)
-    if running_var is not None and not recomputing():
-        channel_rates.follow(running_var, norm.variance, momentum, m / (m - 1))
-    return y
+    # what is computed again has moved them once already
+    running = (None, None) if recomputing() else (running_mean, running_var)
+    return BatchNorm(eps, relu, running, momentum)(x, weight, bias)

@@ -36,13 +36,13 @@ def elementwise(function: Callable[..., Any], *arrays: Any) -> Any:
     return channels_first(function(*(x.transpose(0, 2, 3, 1) if x.ndim else x for x in four)))
 
 
-def filled(like: Any, shape: tuple[int, ...], value: float) -> Any:
-    """One value in a shape, of the dtype and on the device of ``like``; a picture channels-last."""
-    full = device.array_module(like).full
-    if len(shape) != 4:
-        return full(shape, value, like.dtype)
-    n, c, h, w = shape
-    return channels_first(full((n, h, w, c), value, like.dtype))
+def filled(like: Any, shape: tuple[int, ...], value: float | None) -> Any:
+    """One value (None: not written yet) in a shape, of ``like``'s dtype; pictures channels-last."""
+    xp, is_a_picture = device.array_module(like), len(shape) == 4
+    if is_a_picture:
+        shape = shape[0], *shape[2:], shape[1]
+    new = xp.empty(shape, like.dtype) if value is None else xp.full(shape, value, like.dtype)
+    return channels_first(new) if is_a_picture else new
 
 
 def pair(op: str, name: str, value: int | Sequence[int]) -> Pair:

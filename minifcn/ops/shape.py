@@ -140,7 +140,8 @@ class Pad(Function):
         left, right, top, bottom = self.widths
         *outer, h, w = x.shape
         out_h, out_w = h + top + bottom, w + left + right
-        y = filled(x, (*outer, out_h, out_w), self.value)
+        framed = max(self.widths) > 0
+        y = filled(x, (*outer, out_h, out_w), self.value if framed else None)
         y[..., max(top, 0) : out_h - max(bottom, 0), max(left, 0) : out_w - max(right, 0)] = x[
             ..., max(-top, 0) : h - max(-bottom, 0), max(-left, 0) : w - max(-right, 0)
         ]

@@ -41,8 +41,9 @@ def ones(shape: Any, dtype: Any = float) -> ndarray:
 def empty_like(prototype: ndarray, dtype: Any = None) -> ndarray:
     """Fresh memory in the shape and order of another array."""
     order = np.argsort([-abs(stride) for stride in prototype.strides], kind="stable")
-    new = empty([prototype.shape[axis] for axis in order], dtype or prototype.dtype)
-    return new.transpose(np.argsort(order)) if prototype.ndim else new
+    shape = tuple(prototype.shape[axis] for axis in order)
+    memory, host = allocate(shape, dtype or prototype.dtype)
+    return ndarray(host.transpose(np.argsort(order)), memory)
 
 
 def full_like(a: ndarray, fill_value: Any, dtype: Any = None) -> ndarray:
