@@ -62,6 +62,13 @@ def test_the_study_versions_have_a_case_of_their_own(started):
     assert [case for case in textbook if "im2col" not in case] == [] != textbook
 
 
+@needs_compiler
+def test_second_derivatives_are_checked_by_differences():
+    smooth = [c for c in selfcheck.CASES if c.smooth and "derivative" in c.name]
+    found = [finding for finding in selfcheck.findings(SIM, tuple(smooth)) if not finding.ok]
+    assert len(smooth) == 2 and found == []
+
+
 def test_names_of_cases_are_theirs_alone():
     names = [case.name for case in selfcheck.CASES]
     assert len(set(names)) == len(names)

@@ -19,6 +19,7 @@ from minifcn import optim
 from minifcn.graph import grad
 from minifcn.kernels.algorithm import conv_algorithm
 from minifcn.ops.shape import cat
+from minifcn.recording import enable_grad
 from minifcn.tensor import Tensor
 
 Shape = tuple[int, ...]
@@ -124,7 +125,8 @@ def _slope(case: Case, textbook: bool = False) -> Case:
     """
 
     def function(x: Tensor, *others: Tensor) -> Tensor:
-        with conv_algorithm("im2col" if textbook else None):
+        with enable_grad(), conv_algorithm("im2col" if textbook else None):
+            x = x if x.requires_grad else Tensor(x.data, requires_grad=True)
             y = case.function(x, *others)
             (slope,) = grad((y * y).sum(), x, create_graph=True)
         assert slope is not None
