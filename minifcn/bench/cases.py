@@ -293,6 +293,6 @@ STEPS: tuple[TrainingStep, ...] = (
 PREDICTION = Prediction("VGG16 FCN-8s, a picture of 500²", 500, bar=0.5, memory_bar=0.7)
 
 FULL_STEPS = (
-    FullStep("VGG16 FCN-8s, a step at 500²", 500),
-    FullStep("the same, gradient checkpointing", 500, gradient_checkpointing=True),
+    FullStep("VGG16 FCN-8s, a step at 500²", 500, bar=0.5, memory_bar=0.85),
+    FullStep("the same, gradient checkpointing", 500, gradient_checkpointing=True, bar=0.5),
 )

@@ -30,11 +30,16 @@ def say_memory(trainer: Trainer, train: Dataset, console: Console) -> None:
             soft_wrap=True,
         )
         return
-    if plan is not None:
+    if plan is None:
+        if trainer.device == "cuda" and free is not None:
+            console.print(f"{amount(free)} of the card's memory are free", soft_wrap=True)
+    else:
         there = plan.weights + plan.averaged  # the models are in memory by now,
         there += plan.state if trainer.optimizer.state else 0  # and in a resumed run this
-        console.print(sum_up(plan, free, there), soft_wrap=True)
-        if free is not None and plan.total - there > free:
+        copies = plan.weights + plan.averaged + plan.state  # a save writes what it has copied
+        saving = f"; a save copies {amount(copies)} for a moment"
+        console.print(sum_up(plan, free, there) + saving, soft_wrap=True)
+        if free is not None and plan.total + copies - there > free:
             console.print(f"warning: that may not fit: {MEND}", soft_wrap=True)
 
 
@@ -80,8 +85,9 @@ def _cells(layer: LayerMemory, highest: int) -> list[Text]:
 
 
 def amount(number: int) -> str:
-    """Bytes in KiB, MiB or GiB."""
-    for unit, least in (("GiB", 2**30), ("MiB", 2**20 / 10)):
-        if abs(number) >= least:
-            return f"{number / (2**30 if unit == 'GiB' else 2**20):.1f} {unit}"
+    """Bytes in KiB, MiB or, from 10 on, GiB."""
+    if abs(number) >= 10 * 2**30:
+        return f"{number / 2**30:.1f} GiB"
+    if abs(number) >= 2**20 / 10:
+        return f"{number / 2**20:,.1f} MiB"
     return f"{number / 2**10:.1f} KiB"

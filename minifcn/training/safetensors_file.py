@@ -6,24 +6,33 @@ The format wants contiguous arrays and knows no strides. Its NumPy library belie
 given such and writes the memory as it lies, so that a transposed array comes back as another one.
 Convolution weights here are (K, C, R, S) to the eye and (R, S, C, K) in memory: every array is
 brought into order before it is written.
+
+That library holds three copies of all arrays while it writes. The format is simple, so `write` does
+it array by array, to the same bytes::
+
+    length of the header, 8 bytes | {"name": {"dtype", "shape", "data_offsets"}, …} | the numbers
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from minifcn.errors import InputError, one_line
 from minifcn.training.files import write_atomically
 
 HEADER = "__metadata__"
 """What the format calls the text in its header; no array can have that name."""
+KINDS = {"bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "uint16": "U16",
+         "float16": "F16", "int32": "I32", "uint32": "U32", "float32": "F32", "float64": "F64",
+         "int64": "I64", "uint64": "U64"}  # fmt: skip
+"""The format's names of NumPy's dtypes, in its order."""
 
 
 def read(path: Path, wanted: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -50,14 +59,34 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], header: dict[str, str] |
     """
     if HEADER in arrays:
         raise InputError(f"an array is named {HEADER}, as the file's header is; give it another")
-    try:
-        ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-        content = save(ordered, header)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot hold these arrays ({one_line(error)}); give floating numbers"
-        ) from error
-    write_atomically(path, lambda file: file.write(content))
+    kinds = list(KINDS)
+    for name, array in arrays.items():
+        if array.dtype.name not in KINDS:
+            raise InputError(
+                f"{path} cannot hold {name}, which is {array.dtype}; give floating numbers"
+            )
+    # wide numbers first, so that each lies at a multiple of its own size
+    names = sorted(arrays, key=lambda name: (-kinds.index(arrays[name].dtype.name), name))
+    entries: dict[str, Any] = {} if header is None else {HEADER: header}
+    end = 0
+    for name in names:
+        array, start = arrays[name], end
+        end += array.nbytes
+        entries[name] = {
+            "dtype": KINDS[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+
+    def put(file: IO[bytes]) -> None:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            kind = arrays[name].dtype.newbyteorder("<")
+            file.write(np.asarray(arrays[name], kind, order="C").reshape(-1).view(np.uint8).data)
+
+    write_atomically(path, put)
 
 
 @contextmanager
