@@ -142,6 +142,7 @@ class Run:
             if better:
                 checkpoint = self._checkpoint()
                 Checkpoint(checkpoint.model, checkpoint.about).save(self.best_path)
+                del checkpoint  # a copy of all arrays, before the next one is made
             self._save()
             observer.on_validation(step.number, evaluation, better)
 
