@@ -195,6 +195,16 @@ def test_plain_endings_in_capitals(tmp_path):
     assert plain.load(root, "train")[0].label.shape == (6, 9)
 
 
+def test_plain_lists_may_name_folders(tmp_path):
+    """Pictures of one name in two folders have two masks."""
+    root = make_plain(make_plain(tmp_path, "a", (1,), "x"), "a", (2,), "y")
+    label(root / "masks" / "a.png", (0,))  # nobody's
+    (root / "train.txt").write_text("x/a\ny/a\n")
+    train = plain.load(root, "train", ("k", "l", "m"))
+    assert train.names == ("x/a", "y/a")
+    assert [int(train.label(i).max()) for i in (0, 1)] == [1, 2]
+
+
 def test_plain_awkward_masks(tmp_path):
     root = make_plain(tmp_path, [f"{i}" for i in range(10)])
     classes = ("x", "y", "z")
@@ -214,6 +224,7 @@ def test_plain_awkward_masks(tmp_path):
     refuse(lambda: plain.load(root, "train", classes), mask, root / "images/1.jpg")
     Image.fromarray(np.zeros((6, 9), np.uint8)).save(root / "masks" / "1.jpg")
     refuse(lambda: plain.load(root, "train", classes)[0], root / "masks/1.jpg", "JPEG")
+    refuse(lambda: plain.load(root, "train"), root / "masks/1.jpg", "JPEG")
 
 
 def test_plain_refuses(tmp_path):

@@ -12,7 +12,8 @@ from minifcn.data.sample import VOID, Sample
 from minifcn.errors import InputError
 
 IMAGE_ENDINGS = (".jpg", ".png", ".jpeg", ".tif", ".tiff", ".bmp")
-LABEL_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".gif")
+LABEL_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg")
+"""A JPEG is found, and refused when it is read."""
 SPLITS = ("train", "val", "test")
 
 
@@ -97,8 +98,7 @@ def find_label(folder: Path, image: Path, name: str) -> Path:
     Raises:
         InputError: there is none.
     """
-    # A JPEG is found, and refused when it is read.
-    path = _existing(folder, name, (*LABEL_ENDINGS, ".jpg", ".jpeg"))
+    path = _existing(folder, name, LABEL_ENDINGS)
     if path is not None:
         return path
     raise InputError(

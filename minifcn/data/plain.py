@@ -64,15 +64,17 @@ def load(
             f"{root} says by {way} which pictures are for test; leave out --test-every"
         )
     images, masks = root / "images", root / "masks"
-    if way == "folders":
-        images, masks = images / split, masks / split
-        files = images_in(images)
-    elif way == "lists":
-        files = tuple(find_image(images, name) for name in read_list(root, split))
+    if way == "lists":
+        names = read_list(root, split)
+        files = tuple(find_image(images, name) for name in names)
     else:
-        files = _by_place(images, split, TEST_EVERY if test_every is None else test_every)
-    names = tuple(file.stem for file in files)
-    labels = tuple(find_label(masks, file, file.stem) for file in files)
+        if way == "folders":
+            images, masks = images / split, masks / split
+            files = images_in(images)
+        else:
+            files = _by_place(images, split, TEST_EVERY if test_every is None else test_every)
+        names = tuple(file.stem for file in files)
+    labels = tuple(find_label(masks, f, name) for f, name in zip(files, names, strict=True))
     return PairedFiles(names, files, labels, classes, palette_of(labels[0], len(classes)))
 
 
