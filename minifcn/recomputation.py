@@ -116,7 +116,7 @@ class Segment:
         try:
             with device.use(self.device), set_grad_enabled(True), _within(self, outer=None):
                 self.function(*self.inputs, **self.keywords)
-        except GraphError:
+        except (GraphError, MemoryError):
             raise
         except Exception as error:
             raise GraphError(

@@ -265,6 +265,14 @@ def test_what_was_changed_in_place_is_noticed(which):
         y.backward()
 
 
+def test_too_little_memory_the_second_time_is_told_as_such():
+    parts = iter([lambda x: x * x, lambda x: np.empty(1 << 50)])
+    y = mf.checkpoint(lambda x: next(parts)(x), leaf(3)).sum()
+    with pytest.raises(MemoryError):
+        y.backward()
+    assert recomputation.segment() is None and mf.is_grad_enabled()
+
+
 def test_an_error_the_first_time_is_the_functions_own():
     with pytest.raises(ZeroDivisionError):
         mf.checkpoint(lambda x: 1 / 0, leaf(3))

@@ -222,7 +222,9 @@ class FCN(nn.Module):
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """The picture's features by name, finest first: "pool1", …, "fc7".
 
-        "pool3" is (N, widths[2], ⌈H/8⌉, ⌈W/8⌉); "fc7" has the deepest pool's height and width.
+        With padding "same", "pool3" is (N, widths[2], ⌈H/8⌉, ⌈W/8⌉), and "fc7" has the deepest
+        pool's height and width. With padding 100, ⌈(H + 198)/8⌉ and so on, and "fc7" has
+        fc_kernel - 1 fewer than that pool.
         """
         pools = self.trunk(x)
         named = {f"pool{i}": pool for i, pool in enumerate(pools, 1)}
