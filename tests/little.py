@@ -43,6 +43,17 @@ def voc_folder(
     return root
 
 
+def plain_folder(root: Path, count: int = 12) -> Path:
+    """Images and masks of background, square and stripe, with void at the right."""
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    for i in range(count):
+        image, label = picture(i)
+        Image.fromarray(image).save(root / "images" / f"Bild {i:02}.png")
+        write_label(root / "masks" / f"Bild {i:02}.png", label)
+    return root
+
+
 def write_label(path: Path, label: np.ndarray) -> None:
     """A palette PNG with these indices."""
     mask = Image.fromarray(label, mode="P")

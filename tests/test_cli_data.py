@@ -14,20 +14,9 @@ from minifcn.cli.main import main
 from minifcn.cli.watched import watched
 from minifcn.data.counts import PixelCounts
 from minifcn.training.splits import LAYOUTS
-from tests.little import picture, voc_folder, write_label
+from tests.little import plain_folder, voc_folder, write_label
 
 LITTLE = "--widths 4,4,4,4,4 --batch-size 2 --crop 32 --steps 1 --head fcn32s".split()
-
-
-def plain_folder(root, count=12):
-    """Images and masks of background, square and stripe, with void at the right."""
-    for name in ("images", "masks"):
-        (root / name).mkdir(parents=True)
-    for i in range(count):
-        image, label = picture(i)
-        Image.fromarray(image).save(root / "images" / f"Bild {i:02}.png")
-        write_label(root / "masks" / f"Bild {i:02}.png", label)
-    return root
 
 
 def rows(said):

@@ -1,6 +1,7 @@
 """`train --from`: 32s, 16s, 8s with the weights handed on; `compare`: their scores and pictures."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from minifcn.cli.main import main
 from minifcn.training import Checkpoint, Segmenter
-from tests.little import CLASSES, voc_folder
+from tests.little import CLASSES, plain_folder, voc_folder
 
 STILL = ("--lr", "1e-12", "--weight-decay", "0", "--warmup", "0")
 """A rate too small to move anything, so that what was handed on can be seen."""
@@ -63,6 +64,27 @@ def test_compare_gives_each_models_own_scores_and_draws_them(stages, tmp_path, c
         assert min(picture.size) > 400
 
 
+def test_compare_keeps_the_models_apart(stages, tmp_path, capsys):
+    """Each of three nets calls every pixel by one class: its IoU is that class's share."""
+    checkpoint = Checkpoint.load(stages[2] / "best.safetensors")
+    order = (2, 0, 1)
+    for k in order:
+        checkpoint.model["score.fc7.bias"] = 1e4 * np.eye(3, dtype=np.float32)[k]
+        checkpoint.save(tmp_path / CLASSES[k] / "best.safetensors")
+    assert (
+        main(["compare", *(str(tmp_path / CLASSES[k]) for k in order), "--views", "mirrored"]) == 0
+    )
+    said = capsys.readouterr().out
+    assert "3 test pictures, mean of 2 views" in said
+    files = (stages[0].parent / "voc" / "SegmentationClass").glob("test*.png")
+    truth = np.concatenate([np.asarray(Image.open(file)).ravel() for file in files])
+    for k in range(3):
+        (row,) = [line for line in said.splitlines() if line[2:].startswith(f"{CLASSES[k]} ")]
+        share = f"{(truth == k).sum() / (truth != 255).sum():.3f}"
+        wanted = [share if other == k else "0.000" for other in order]
+        assert re.findall(r"\d\.\d{3}", row) == wanted
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [
@@ -73,13 +95,19 @@ def test_compare_gives_each_models_own_scores_and_draws_them(stages, tmp_path, c
         ("train --resume {a} --from {a}", "--from cannot be given together with --resume"),
         ("compare {a} {a}", "give each model once"),
         ("compare {a} {b} --out x.jpg", "ends in .png"),
-        ("compare {a} --pictures 0", "give 1 or more"),
+        ("compare {a} --out x.png --pictures 0", "write 1 or more"),
+        ("compare {a} --pictures 2", "nothing is drawn; add --out"),
+        ("compare {a} {b} --data {other}", "knows the classes background, square, stripe, and"),
+        ("train --from {a} --data {other}", "and the data have 3 (kitchen, garden, hall)"),
+        ("train --from {a} --trunk resnet18", "leave --trunk out"),
     ],
 )
 def test_bad_input_is_one_sentence(stages, tmp_path, monkeypatch, capsys, command, says):
     monkeypatch.chdir(tmp_path)
     runs = dict(zip("abc", stages, strict=True))
-    assert main(command.format(**runs).split()) == 2
+    other = plain_folder(tmp_path / "other")
+    (other / "classes.txt").write_text("kitchen\ngarden\nhall\n")
+    assert main(command.format(**runs, other=other).split()) == 2
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -187,3 +187,17 @@ def test_summary_train(capsys):
     assert "a training step on 3 × 120×90 will take about" in out
     assert main(["summary", "fcn16s", "--train", "--batch", "0"]) == 2
     assert "'0' is no number; write 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--batch", "4"], "--batch goes with --train"),
+        (["--gradient-checkpointing", "on"], "--gradient-checkpointing goes with --train"),
+        (["--train", "--input", "3x16x16"], "no training step on 1×3×16×16 (batch_norm_relu"),
+    ],
+)
+def test_what_summary_refuses(capsys, options, says):
+    assert main(["summary", "fcn8s", "--widths", "4,4,4,4,4", *options]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1

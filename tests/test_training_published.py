@@ -91,6 +91,39 @@ def test_the_next_stage_takes_the_recipes_next_rate():
     assert (changed.lr, changed.batch_size, changed.recipe) == (1e-6, 20, "batch20")
 
 
+def test_the_next_stage_warms_up_for_a_tenth_at_most():
+    long = settings_for("voc", {"steps": 2000})
+    assert (long.warmup, next_stage(long, {}).warmup) == (50, 50)
+    assert next_stage(long, {"steps": 100}).warmup == 10
+    assert next_stage(long, {"steps": 100, "warmup": 30}).warmup == 30
+
+
+def test_data_of_another_layout_bring_their_own_classes_and_split():
+    own = {"head": "fcn32s", "test_every": 8, "even_kinds": 0.5}
+    nuclei = settings_for("nuclei", own)
+    same, other = next_stage(nuclei, {}), next_stage(nuclei, {"layout": "camvid", "folder": "c"})
+    assert (same.test_every, same.even_kinds) == (8, 0.5)
+    assert (other.test_every, other.even_kinds) == (None, 0.0)
+    voc = settings_for("voc", {"head": "fcn32s", "classes": ("a", "b")})
+    assert next_stage(voc, {"folder": "moved"}).classes == ("a", "b")
+    assert next_stage(voc, {"layout": "folder"}).classes is None
+
+
+@pytest.mark.parametrize(
+    ("trunk", "given", "says"),
+    [
+        ("resnet18", {"dropout": 0.4}, "leave --dropout out"),
+        ("resnet18", {"trunk": "vgg16"}, "do not fit vgg16; leave --trunk out"),
+        ("vgg", {"momentum": 0.5}, "leave out --momentum"),
+        ("vgg", {"augment": False, "scale": 2.0}, "add --augment on"),
+    ],
+)
+def test_the_next_stage_refuses_what_would_do_nothing(trunk, given, says):
+    before = settings_for("voc", {"trunk": trunk, "head": "fcn32s"})
+    with pytest.raises(InputError, match=says):
+        next_stage(before, given)
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
@@ -98,6 +131,8 @@ def test_the_next_stage_takes_the_recipes_next_rate():
         ({"recipe": "batch20", "head": "fcn8s", "at_once": True}, "for fcn8s at once"),
         ({"recipe": "heavy", "optimizer": "adam", "momentum": 0.5}, "adam has its own"),
         ({"momentum": 0.5}, "or add --optimizer sgd"),
+        ({"recipe": "heavy", "scale": 2.0}, "scale is 2.0, and pictures are not varied"),
+        ({"trunk": "resnet18", "dropout": 0.1}, "leave --dropout out"),
         ({"momentum": 1.0, "optimizer": "sgd"}, "momentum is 1.0"),
         ({"bias_lr": -1.0}, "bias_lr is -1.0"),
         ({"padding": 99}, "padding is 99; choose same or 100"),
@@ -265,6 +300,7 @@ def test_a_recipe_reaches_the_run_and_its_resumption(data, tmp_path, capsys):
         ("--at-once on --head fcn32s", "fcn32s has none; leave it out"),
         ("--padding 5", "'5' is neither same nor 100"),
         ("--momentum 0.5", "leave out --momentum"),
+        ("--widths 4,4,4,4,4 --recipe heavy --out runs", "too small to train on (batch_norm_relu"),
         ("--trunk resnet18 --padding 100", "resnet18 knows neither"),
     ],
 )

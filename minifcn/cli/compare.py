@@ -10,7 +10,7 @@ import numpy as np
 from minifcn import device, study
 from minifcn.cli import tables
 from minifcn.cli.console import standard_output
-from minifcn.cli.evaluate import labelled
+from minifcn.cli.evaluate import labelled, same_classes
 from minifcn.cli.finish import save_figure
 from minifcn.cli.place import place
 from minifcn.errors import InputError
@@ -19,6 +19,10 @@ from minifcn.training import Checkpoint, Segmenter
 from minifcn.training import evaluate as score
 from minifcn.training.recipes import evenly
 from minifcn.training.segmenter import checkpoint_file
+from minifcn.training.views import described
+
+PICTURES = 4
+"""Drawn, if no other number is asked for."""
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -27,8 +31,8 @@ def compare(arguments: argparse.Namespace) -> int:
     target = None if arguments.out is None else Path(arguments.out)
     if target is not None and target.suffix != ".png":
         raise InputError(f"--out is {target}; give a name that ends in .png")
-    if arguments.pictures < 1:
-        raise InputError(f"--pictures is {arguments.pictures}; give 1 or more")
+    if arguments.pictures is not None and target is None:
+        raise InputError("--pictures says how many to draw, and nothing is drawn; add --out")
     paths = [checkpoint_file(Path(given)) for given in arguments.checkpoints]
     checkpoints = [Checkpoint.load(path) for path in paths]
     segmenters = _named(
@@ -36,18 +40,16 @@ def compare(arguments: argparse.Namespace) -> int:
         paths,
     )
     dataset = labelled(arguments, checkpoints[0], paths[0])
+    for path, segmenter in zip(paths, segmenters.values(), strict=True):
+        same_classes(path, segmenter, dataset)
     here = place(arguments.device, console)
     matrices: dict[str, ConfusionMatrix] = {}
-    shown = [dataset[i] for i in evenly(len(dataset), arguments.pictures)]
+    drawn = 0 if target is None else arguments.pictures or PICTURES
+    shown = [dataset[i] for i in evenly(len(dataset), drawn)]
     labels: dict[str, list[np.ndarray]] = {}
     notes: dict[str, list[str]] = {}
     with device.use(here):
         for name, segmenter in segmenters.items():
-            if segmenter.classes != dataset.classes:
-                raise InputError(
-                    f"{name} knows {len(segmenter.classes)} classes and the data have "
-                    f"{len(dataset.classes)}, or others; compare models of the same classes"
-                )
             segmenter.model.to(here)
             segmenter.views = arguments.views
             matrices[name] = score(segmenter, dataset).matrix
@@ -57,7 +59,7 @@ def compare(arguments: argparse.Namespace) -> int:
                 one = ConfusionMatrix(len(dataset.classes))
                 one.update(sample.label, answer, dataset.void)
                 notes[name].append(f": {one.mean_iou:.2f}")
-    title = f"{len(dataset)} {arguments.split} pictures"
+    title = f"{len(dataset)} {arguments.split} pictures{described(arguments.views)}"
     console.print(tables.side_by_side(matrices, dataset.classes, title))
     if target is not None:
         means = ", ".join(f"{name} {m.mean_iou:.3f}" for name, m in matrices.items())
@@ -70,7 +72,8 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def _named(segmenters: list[Segmenter], paths: list[Path]) -> dict[str, Segmenter]:
     """By the net's name where those differ, else by the run's folder; each must be another."""
-    heads = [str(s.model.config.get("trunk", "")) + s.model.config["head"] for s in segmenters]
+    configs = [s.model.config for s in segmenters]
+    heads = [f"{c['trunk']}-{c['head']}" if "trunk" in c else c["head"] for c in configs]
     folders = [path.absolute().parent.name for path in paths]
     names = heads if len(set(heads)) == len(heads) else folders
     if len(set(names)) < len(names):

@@ -35,11 +35,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     segmenter = Segmenter.from_checkpoint(checkpoint, path)
     segmenter.views = arguments.views
     dataset = labelled(arguments, checkpoint, path)
-    if dataset.classes != segmenter.classes:
-        raise InputError(
-            f"{path} knows the classes {_names(segmenter.classes)}, and the data have "
-            f"{_names(dataset.classes)}; give data with the model's classes, in their order"
-        )
+    same_classes(path, segmenter, dataset)
     here = place(arguments.device, console)
     segmenter.model.to(here)
     with device.use(here):
@@ -73,6 +69,15 @@ def labelled(arguments: argparse.Namespace, checkpoint: Checkpoint, path: Path) 
         given or settings.classes,
         settings.test_every,
     )
+
+
+def same_classes(path: Path, segmenter: Segmenter, dataset: PairedFiles) -> None:
+    """Refuse, with an InputError, data whose classes are not the model's, in their order."""
+    if dataset.classes != segmenter.classes:
+        raise InputError(
+            f"{path} knows the classes {_names(segmenter.classes)}, and the data have "
+            f"{_names(dataset.classes)}; give data with the model's classes, in their order"
+        )
 
 
 def _names(classes: tuple[str, ...]) -> str:

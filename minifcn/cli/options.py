@@ -79,7 +79,7 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
         ".safetensors, or .pth where PyTorch is installed")  # fmt: skip
     add("--from", dest="start", metavar="RUN", help="go on from the net of this run, of a coarser "
         "head: 32s, then 16s, then 8s; its settings stand where no option is given (--head: the "
-        "next finer)")  # fmt: skip
+        "next finer; --layout: told anew of other --data)")  # fmt: skip
     add = command.add_argument_group("training").add_argument
     add("--recipe", choices=("heavy", "batch20"), help="as published: one picture a step, momentum "
         "0.99 and summed loss; or 20 pictures, 0.9 and mean loss. Without --head: fcn32s, the "
@@ -174,8 +174,8 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_data(command.add_argument)
     command.add_argument("--split", default="test", help="train, val or test (default)")
     command.add_argument("--out", metavar="FILE.png", help="where to draw")
-    command.add_argument("--pictures", type=int, default=4, metavar="N",
-                         help="to draw, evenly spread over the split (default: 4)")  # fmt: skip
+    command.add_argument("--pictures", type=argument.count, metavar="N", help="with --out: to "
+                         "draw, evenly spread over the split (default: 4)")  # fmt: skip
     _add_views(command.add_argument, default="one")
     _add_device(command.add_argument, default="auto")
 
@@ -216,10 +216,10 @@ def _add_summary(commands: argparse._SubParsersAction[_Parser]) -> None:
                          "pads by 100 and crops follow, as published")  # fmt: skip
     command.add_argument("--train", action="store_true", help="instead: the memory that a training "
                          "step will take, layer by layer, and what is free")  # fmt: skip
-    command.add_argument("--batch", type=argument.count, default=1, metavar="N",
+    command.add_argument("--batch", type=argument.count, metavar="N",
                          help="with --train: pictures in a batch (default: 1)")  # fmt: skip
-    command.add_argument("--gradient-checkpointing", type=argument.on_off, default=False,
-                         metavar="on|off", help="with --train: as in training")  # fmt: skip
+    command.add_argument("--gradient-checkpointing", type=argument.on_off, metavar="on|off",
+                         help="with --train: as in training")  # fmt: skip
 
 
 def _add_convert(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 from minifcn import models, study
 from minifcn.cli import memory
 from minifcn.cli.console import standard_output
-from minifcn.errors import InputError
+from minifcn.errors import InputError, ShapeError, one_line
 from minifcn.study import Layer, Summary
 from minifcn.training import Segmenter
 
@@ -26,6 +26,9 @@ VOC_CLASSES = 21
 
 def summary(arguments: argparse.Namespace) -> int:
     """Print a line for each layer and the sums."""
+    for option in ("batch", "gradient_checkpointing"):
+        if getattr(arguments, option) is not None and not arguments.train:
+            raise InputError(f"--{option.replace('_', '-')} goes with --train; add that")
     model = _model(arguments)
     wanted = model.config["in_channels"]
     if arguments.input[0] != wanted:
@@ -42,14 +45,20 @@ def summary(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace, model: models.FCN, console: Console) -> int:
     """Print what a training step will take, layer by layer, and whether that is there."""
-    model.trunk.gradient_checkpointing = arguments.gradient_checkpointing
+    batch = 1 if arguments.batch is None else arguments.batch
+    model.trunk.gradient_checkpointing = bool(arguments.gradient_checkpointing)
     try:
-        plan = study.memory_plan(model, arguments.input, arguments.batch)
+        plan = study.memory_plan(model, arguments.input, batch)
     except MemoryError:
         raise InputError(
-            f"a training step on {_times((arguments.batch, *arguments.input))} takes more memory "
+            f"a training step on {_times((batch, *arguments.input))} takes more memory "
             "than this system gives; choose a smaller --input or --batch"
         ) from None
+    except ShapeError as error:  # one value a channel has no variance to normalise by
+        raise InputError(
+            f"there is no training step on {_times((batch, *arguments.input))} "
+            f"({one_line(error).split(';')[0]}); choose a larger --input or --batch"
+        ) from error
     console.print(memory.plan_table(plan, arguments.model))
     console.print(memory.sum_up(plan, study.free_memory()), soft_wrap=True)
     console.print(

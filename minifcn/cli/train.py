@@ -21,7 +21,7 @@ from minifcn.cli.progress import TrainingProgress
 from minifcn.cli.start import first_weights, seen_before
 from minifcn.data.pictures import read_names
 from minifcn.data.recognise import recognise
-from minifcn.errors import InputError
+from minifcn.errors import InputError, ShapeError, one_line
 from minifcn.models import RESNET_BLOCKS
 from minifcn.training import Checkpoint, Run, Settings, Trainer
 from minifcn.training.recipes import (
@@ -50,10 +50,16 @@ def train(arguments: argparse.Namespace) -> int:
     else:
         run, splits = _new(given, console)
     with device.use(run.trainer.device):
-        if not run.finished:
-            say_memory(run.trainer, splits.train, console)
-        if not run.finished and not _fit(run, console):
-            return INTERRUPTED
+        try:
+            if not run.finished:
+                say_memory(run.trainer, splits.train, console)
+            if not run.finished and not _fit(run, console):
+                return INTERRUPTED
+        except ShapeError as error:  # one value a channel has no variance to normalise by
+            raise InputError(
+                f"these pictures are too small to train on ({one_line(error).split(';')[0]}); "
+                "give a larger --batch-size, --crop or --resize"
+            ) from error
         finish(run, splits, console)
     return 0
 
@@ -152,6 +158,8 @@ def _settings(given: dict[str, Any]) -> Settings:
             raise InputError("--weights and --from are both given; start from one of them")
         run = Path(given["start"])
         before = load_settings(Checkpoint.load(checkpoint_file(run)), run)
+        if "data" in given and "layout" not in given:
+            changes["layout"] = recognise(given["data"])
         return next_stage(before, {**changes, "start": _absolute(given["start"])})
     if "weights" in given:
         changes["weights"] = _absolute(given["weights"])

@@ -52,36 +52,34 @@ def settings_for(layout: str, given: Mapping[str, Any]) -> Settings:
     A published recipe, if one is given, takes the layout's place in all that it speaks of. A
     warm-up that was not asked for takes at most a tenth of the steps. A trunk by name brings its
     own widths; weights from a file bring the normalisation that torchvision trained them with.
-    Raises InputError for a setting that the trunk or the optimiser has no use for.
+    Raises InputError for a setting that nothing in the run has a use for.
     """
     recipe = NUCLEI if layout == "nuclei" else VOC
     asked = given
     if "recipe" in given:
         given = published(given["recipe"], given)
-    trunk = given.get("trunk", recipe.trunk)
-    if trunk in RESNET_BLOCKS and "dropout" in asked:
-        raise InputError(
-            f"dropout is {asked['dropout']}, and {trunk} has no fc6 and fc7 to drop from; "
-            "leave --dropout out"
-        )
     own: dict[str, Any] = {}
-    if trunk in TRUNKS:
+    if given.get("trunk", recipe.trunk) in TRUNKS:
         own["widths"] = ()
     if given.get("weights") is not None:
         own["normalise"] = "imagenet"
     settings = replace(recipe, **{**own, **given, "layout": layout})
-    if "warmup" not in given:
-        settings = replace(settings, warmup=min(settings.warmup, settings.steps // 10))
-    return _without_idle(settings, asked)
+    return _without_idle(_warmed_up(settings, given), asked)
 
 
 def next_stage(before: Settings, given: Mapping[str, Any]) -> Settings:
     """The settings of the run before, of a coarser head, with the given ones in their place.
 
     Its weights take the place of any file that it started from itself. The head is by default the
-    next finer one; if the learning rate was a published recipe's, so is the new one. Raises
-    InputError where there is no finer head.
+    next finer one; if the learning rate was a published recipe's, so is the new one. Data of
+    another layout bring their own classes and split. Raises InputError where there is no finer
+    head, for another trunk, and for a setting that nothing in the run has a use for.
     """
+    if given.get("trunk", before.trunk) != before.trunk:
+        raise InputError(
+            f"the run to start from has the trunk {before.trunk}, whose weights do not fit "
+            f"{given['trunk']}; leave --trunk out"
+        )
     stride = int(before.head.removeprefix("fcn").removesuffix("s"))
     finest = 4 if before.trunk in RESNET_BLOCKS else 2
     if "head" not in given and stride <= finest:
@@ -89,6 +87,8 @@ def next_stage(before: Settings, given: Mapping[str, Any]) -> Settings:
             f"the run to start from is an {before.net}, the finest head there is; give --head"
         )
     chosen = {"head": f"fcn{stride // 2}s", **given, "weights": None}
+    if given.get("layout", before.layout) != before.layout:
+        chosen = {"classes": None, "test_every": None, "even_kinds": 0.0, **chosen}
     if "recipe" in given:
         chosen = published(given["recipe"], chosen)
     elif "lr" not in given:
@@ -96,11 +96,28 @@ def next_stage(before: Settings, given: Mapping[str, Any]) -> Settings:
         if before.lr == rates.get(net_name(before.head, before.at_once)):
             net = net_name(chosen["head"], given.get("at_once", before.at_once))
             chosen["lr"] = learning_rate(before.recipe, net)
-    return _without_idle(replace(before, **chosen), given)
+    return _without_idle(_warmed_up(replace(before, **chosen), chosen), given)
+
+
+def _warmed_up(settings: Settings, given: Mapping[str, Any]) -> Settings:
+    """A warm-up that was not asked for takes at most a tenth of the steps."""
+    if "warmup" in given:
+        return settings
+    return replace(settings, warmup=min(settings.warmup, settings.steps // 10))
 
 
 def _without_idle(settings: Settings, given: Mapping[str, Any]) -> Settings:
-    """Refuse a given momentum that no one would use."""
+    """Refuse a given setting that no one would use."""
+    if "dropout" in given and settings.trunk in RESNET_BLOCKS:
+        raise InputError(
+            f"dropout is {settings.dropout}, and {settings.trunk} has no fc6 and fc7 to drop from; "
+            "leave --dropout out"
+        )
+    if "scale" in given and not settings.augment:
+        raise InputError(
+            f"scale is {settings.scale}, and pictures are not varied; leave out --scale, or add "
+            "--augment on"
+        )
     if "momentum" in given and settings.optimizer != "sgd":
         raise InputError(
             f"momentum is {settings.momentum}, and {settings.optimizer} has its own; leave out "
