@@ -116,7 +116,7 @@ extern "C" __global__ void depthwise_staged(const real* __restrict__ x,
         const int here = min(phases, period - phase);
 
         real *biases = staged, *by_phase = biases + channels;
-        for (int k = threadIdx.x; k < channels; k += blockDim.x) 
+        for (int k = threadIdx.x; k < channels; k += blockDim.x)
             biases[k] = bias ? bias[tile.channel + k] : 0;
 
         // the taps: for each phase its rows, one below the other

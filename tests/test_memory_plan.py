@@ -130,12 +130,14 @@ def test_the_parts_follow_from_the_shapes():
 
 
 def test_gradient_checkpointing_keeps_less():
-    net = little_net()
+    """A first stage so slim that it is not the one which alone takes the most."""
+    net = little_net(widths=(4, 16, 32, 64, 64))
     plain = memory_plan(net, (3, 256, 256), 4)
     net.trunk.gradient_checkpointing = True
-    again = memory_plan(net, (3, 256, 256), 4)
-    assert again.kept < 0.5 * plain.kept
-    assert again.highest < plain.highest
+    with mf.no_grad():  # which is the caller's matter: a step records
+        again = memory_plan(net, (3, 256, 256), 4)
+    assert again.kept < 0.35 * plain.kept
+    assert again.highest < 0.7 * plain.highest
 
 
 def test_what_a_machine_leaves(tmp_path):

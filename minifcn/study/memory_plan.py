@@ -17,6 +17,7 @@ import numpy as np
 
 from minifcn import functional as F
 from minifcn import nn, optim
+from minifcn.recording import enable_grad
 from minifcn.study.dry_run import Watch, dry_run
 from minifcn.tensor import Tensor
 
@@ -94,7 +95,8 @@ def memory_plan(
         images = np.zeros((batch, h, w, c), dtype).transpose(0, 3, 1, 2)
         labels = np.zeros((batch, h, w), np.int64)
         mover.zero_grad()
-        loss(model.train()(Tensor(images)), labels).backward()
+        with enable_grad():
+            loss(model.train()(Tensor(images)), labels).backward()
         mover.step()
 
     watch = dry_run(model, step)
