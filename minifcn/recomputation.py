@@ -39,7 +39,8 @@ def checkpoint(function: Callable[..., Any], *inputs: Any, **keywords: Any) -> A
     Args:
         function: a Module or any function of Tensors; called again during `backward`, forward hooks
             and all, and must then do the same. Only dropout's draws are repeated: what it draws by
-            itself must come from a generator that it makes itself.
+            itself must come from a generator that it makes itself. What it reads besides Tensors
+            (running statistics in eval(), say) must not change before `backward`.
         inputs: what it takes, Tensors or not.
         keywords: likewise.
 

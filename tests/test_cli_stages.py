@@ -85,6 +85,22 @@ def test_compare_keeps_the_models_apart(stages, tmp_path, capsys):
         assert re.findall(r"\d\.\d{3}", row) == wanted
 
 
+def test_data_without_names_of_classes_are_scored_by_the_models(stages, tmp_path, capsys):
+    data = voc_folder(tmp_path / "voc")
+    (data / "classes.txt").unlink()
+    assert main(["compare", str(stages[0]), "--data", str(data)]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in CLASSES)
+
+
+def test_other_classes_are_refused_before_any_label_is_read(stages, tmp_path, monkeypatch, capsys):
+    other = plain_folder(tmp_path / "other")
+    (other / "classes.txt").write_text("kitchen\ngarden\nhall\n")
+    monkeypatch.setattr("minifcn.cli.train.show_classes", lambda *arguments: pytest.fail("read"))
+    assert main(["train", "--from", str(stages[0]), "--data", str(other)]) == 2
+    assert "start from a run on the same classes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [

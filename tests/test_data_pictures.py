@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from minifcn.data.pictures import read_image, read_label, read_names, read_palette
+from minifcn.data.pictures import (
+    picture_size,
+    read_image,
+    read_label,
+    read_names,
+    read_palette,
+)
 from minifcn.errors import InputError
 
 CLASSES = ("sky", "road", "car")
@@ -79,6 +85,9 @@ def test_orientation_of_a_photograph(tmp_path):
     save(tmp_path / "a.jpg", wide, exif=exif.tobytes(), quality=95)
     image = read_image(tmp_path / "a.jpg")
     assert image.shape == (16, 8, 3) and image[:7].min() > 200 and image[9:].max() < 50
+    assert picture_size(tmp_path / "a.jpg") == (16, 8)
+    save(tmp_path / "b.png", wide)
+    assert picture_size(tmp_path / "b.png") == (8, 16)
 
 
 def test_unreadable_images(tmp_path):

@@ -7,6 +7,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import minifcn as mf
 from minifcn import functional as F
@@ -169,6 +170,20 @@ def test_train_says_it_before_the_run(tmp_path, monkeypatch, capsys):
     assert main([*options, "--gradient-checkpointing", "on"]) == 0
     out = capsys.readouterr().out
     assert "warning: that may not fit: give a smaller --crop or --batch-size" in out
+
+
+def test_whole_pictures_are_planned_for_at_the_largest_height_and_width(tmp_path, capsys):
+    """A batch of pictures upright and on their side is padded to both."""
+    data = voc_folder(tmp_path / "voc", size=(40, 32))
+    for folder, ending in (("JPEGImages", "png"), ("SegmentationClass", "png")):
+        path = data / folder / f"train1.{ending}"
+        with Image.open(path) as picture:
+            turned = picture.transpose(Image.Transpose.ROTATE_90)
+        turned.save(path)
+    options = ["train", "--data", str(data), "--steps", "1", "--batch-size", "2", "--crop", "none",
+               "--widths", "4,4,4,4,4", "--out", str(tmp_path / "runs")]  # fmt: skip
+    assert main(options) == 0
+    assert "a training step on 2 × 40×40 will take about" in capsys.readouterr().out
 
 
 def test_a_trainers_plan_has_both_sets_of_weights(tmp_path):

@@ -89,6 +89,8 @@ def test_the_next_stage_takes_the_recipes_next_rate():
     assert next_stage(own, {}).lr == 1e-7
     changed = next_stage(own, {"recipe": "batch20"})
     assert (changed.lr, changed.batch_size, changed.recipe) == (1e-6, 20, "batch20")
+    together = settings_for("voc", {"head": "fcn16s", "at_once": True})
+    assert next_stage(together, {"recipe": "heavy"}).lr == 1e-10
 
 
 def test_the_next_stage_warms_up_for_a_tenth_at_most():

@@ -58,7 +58,8 @@ def compare(arguments: argparse.Namespace) -> int:
             for sample, answer in zip(shown, labels[name], strict=True):
                 one = ConfusionMatrix(len(dataset.classes))
                 one.update(sample.label, answer, dataset.void)
-                notes[name].append(f": {one.mean_iou:.2f}")
+                void = np.isnan(one.mean_iou)
+                notes[name].append("" if void else f": {one.mean_iou:.2f}")
     title = f"{len(dataset)} {arguments.split} pictures{described(arguments.views)}"
     console.print(tables.side_by_side(matrices, dataset.classes, title))
     if target is not None:

@@ -10,6 +10,7 @@ from minifcn.cli import tables
 from minifcn.cli.console import standard_output
 from minifcn.cli.finish import save_figure, save_text
 from minifcn.cli.place import place
+from minifcn.data import voc
 from minifcn.data.folder import PairedFiles
 from minifcn.data.pictures import read_names
 from minifcn.data.recognise import recognise
@@ -57,8 +58,11 @@ def labelled(arguments: argparse.Namespace, checkpoint: Checkpoint, path: Path) 
     given = None if arguments.classes is None else read_names(arguments.classes)
     if arguments.data is not None:
         layout = arguments.layout or recognise(arguments.data)
-        if layout == "folder" and not (Path(arguments.data) / "classes.txt").is_file():
-            # Its masks may lack the last classes: the model knows them.
+        named_there = {"folder": Path(arguments.data)}
+        if layout == "voc":
+            named_there["voc"] = voc.find_root(Path(arguments.data))
+        if layout in named_there and not (named_there[layout] / "classes.txt").is_file():
+            # Without names, and masks may lack the last classes: the model knows them.
             given = given or tuple(str(name) for name in checkpoint.about["classes"])
         return open_split(arguments.split, layout, arguments.data, given)
     settings = load_settings(checkpoint, path)

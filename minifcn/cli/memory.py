@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from minifcn.data.sample import Dataset
+from minifcn.data.folder import PairedFiles
+from minifcn.data.pictures import picture_size
 from minifcn.study import LayerMemory, MemoryPlan, free_memory
 from minifcn.training import Trainer
 
@@ -17,13 +18,13 @@ MEND = (
 )
 
 
-def say_memory(trainer: Trainer, train: Dataset, console: Console) -> None:
+def say_memory(trainer: Trainer, train: PairedFiles, console: Console) -> None:
     """One line on what a step of this run will take, and a warning if that is not there."""
     settings = trainer.settings
-    size = settings.crop or settings.resize or train[0].image.shape[:2]
+    size = settings.crop or settings.resize or _largest(train)
     free = free_memory(trainer.device)
     try:
-        plan = trainer.memory_plan((size[0], size[1]))
+        plan = trainer.memory_plan(size)
     except MemoryError:
         console.print(
             f"warning: a training step will take more memory than this system gives: {MEND}",
@@ -41,6 +42,12 @@ def say_memory(trainer: Trainer, train: Dataset, console: Console) -> None:
         console.print(sum_up(plan, free, there) + saving, soft_wrap=True)
         if free is not None and plan.total + copies - there > free:
             console.print(f"warning: that may not fit: {MEND}", soft_wrap=True)
+
+
+def _largest(train: PairedFiles) -> tuple[int, int]:
+    """The height and the width that the pictures of a batch may be padded to."""
+    sizes = [picture_size(path) for path in train.images]
+    return max(h for h, _ in sizes), max(w for _, w in sizes)
 
 
 def sum_up(plan: MemoryPlan, free: int | None, there: int = 0) -> str:

@@ -38,19 +38,19 @@ class TrunkWeights:
 class CoarserNet:
     """The best net of a run with a coarser head (`--from`)."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, classes: tuple[str, ...]):
         self.path = path
         self.segmenter = Segmenter.load(Path(path))
         self.seen = Normalisation(self.segmenter.mean, self.segmenter.std)
+        theirs = self.segmenter.classes
+        if classes != theirs:
+            raise InputError(
+                f"{path} knows {len(theirs)} classes ({_some(theirs)}), and the data have "
+                f"{len(classes)} ({_some(classes)}); start from a run on the same classes"
+            )
 
     def load(self, trainer: Trainer) -> str:
         """Fill the trainer's nets; what to say of it."""
-        ours, theirs = trainer.segmenter.classes, self.segmenter.classes
-        if ours != theirs:
-            raise InputError(
-                f"{self.path} knows {len(theirs)} classes ({_some(theirs)}), and the data have "
-                f"{len(ours)} ({_some(ours)}); start from a run on the same classes"
-            )
         try:
             new = trainer.hand_on(self.segmenter.model.state_dict())
         except InputError as error:
@@ -59,10 +59,13 @@ class CoarserNet:
         return f"starts from {self.path}; new in {trainer.settings.net}: {', '.join(parts)}"
 
 
-def first_weights(settings: Settings) -> TrunkWeights | CoarserNet | None:
-    """What the settings name, read and ready; None for a net that starts from chance."""
+def first_weights(settings: Settings, classes: tuple[str, ...]) -> TrunkWeights | CoarserNet | None:
+    """What the settings name, read and ready; None for a net that starts from chance.
+
+    Raises InputError for a file that cannot be used, and a run on other classes than the data's.
+    """
     if settings.start is not None:
-        return CoarserNet(settings.start)
+        return CoarserNet(settings.start, classes)
     return TrunkWeights(settings.weights) if settings.weights is not None else None
 
 

@@ -85,8 +85,8 @@ def _new(given: dict[str, Any], console: Console) -> tuple[Run, Splits]:
     place(settings.device, console)
     splits = open_splits(settings)
     say_data(console, splits, settings)
+    first = first_weights(settings, splits.train.classes)  # refused before long work, if at all
     counts = show_classes(console, splits, settings)
-    first = first_weights(settings)
     if "normalise" not in given:
         settings = seen_before(settings, first)
     ceilings = measure_ceilings(console, splits.train, settings, ORACLE_PICTURES)

@@ -107,6 +107,20 @@ def find_label(folder: Path, image: Path, name: str) -> Path:
     )
 
 
+def check_listed(names: Sequence[str], labels: Sequence[Path], split: str) -> None:
+    """See that every listed picture has its label file.
+
+    Raises:
+        InputError: one has not.
+    """
+    for name, label in zip(names, labels, strict=True):
+        if not label.is_file():
+            raise InputError(
+                f"{label} does not exist, though {split}.txt lists {name!r}; add the label or take "
+                "the name out of the list"
+            )
+
+
 def images_in(folder: Path) -> tuple[Path, ...]:
     """The image files in a folder, in the order of their names.
 

@@ -6,13 +6,17 @@ greyscale one. Colours are never turned back into classes, because two tools sel
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from minifcn.errors import InputError
+
+T = TypeVar("T")
 
 _SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _BROKEN = (
@@ -51,6 +55,15 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
         rgba = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return np.array(picture.convert("RGB"), np.uint8)
+
+
+def picture_size(path: Path | str) -> tuple[int, int]:
+    """(height, width) of a picture, upright, from its header; its pixels are not read.
+
+    Raises:
+        InputError: the file is missing, or no picture.
+    """
+    return _opened(Path(path), _upright_size)
 
 
 def read_label(
@@ -140,11 +153,26 @@ def read_text(path: Path) -> str:
 
 
 def _open(path: Path) -> Image.Image:
-    """Decode a picture whole; every way in which a file can be broken is one InputError."""
+    """The picture, decoded whole."""
+    return _opened(path, _decoded)
+
+
+def _decoded(picture: Image.Image) -> Image.Image:
+    picture.load()
+    return picture
+
+
+def _upright_size(picture: Image.Image) -> tuple[int, int]:
+    width, height = picture.size
+    on_its_side = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (width, height) if on_its_side else (height, width)
+
+
+def _opened(path: Path, use: Callable[[Image.Image], T]) -> T:
+    """What `use` makes of the file; every way in which it can be broken is one InputError."""
     try:
         with Image.open(path) as picture:
-            picture.load()
-            return picture
+            return use(picture)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give a picture that does") from None
     except UnidentifiedImageError:

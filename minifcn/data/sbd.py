@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from minifcn.data.folder import PairedFiles, find_image, read_list
+from minifcn.data.folder import PairedFiles, check_listed, find_image, read_list
 from minifcn.data.voc import PASCAL_CLASSES, colour_map
 from minifcn.errors import InputError, one_line
 
@@ -39,12 +39,7 @@ def load(folder: Path | str, split: str) -> PairedFiles:
     names = read_list(root, split)
     images = tuple(find_image(root / "img", name) for name in names)
     labels = tuple(root / "cls" / f"{name}.mat" for name in names)
-    for name, label in zip(names, labels, strict=True):
-        if not label.is_file():
-            raise InputError(
-                f"{label} does not exist, though {split}.txt lists {name!r}; add the label or take "
-                "the name out of the list"
-            )
+    check_listed(names, labels, split)
     n = len(PASCAL_CLASSES)
     return PairedFiles(names, images, labels, PASCAL_CLASSES, colour_map(n), read)
 

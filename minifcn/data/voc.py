@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from minifcn.data.folder import SPLITS, PairedFiles, find_image, read_list
+from minifcn.data.folder import SPLITS, PairedFiles, check_listed, find_image, read_list
 from minifcn.data.pictures import read_names, read_palette
 from minifcn.errors import InputError
 
@@ -67,12 +67,7 @@ def load(folder: Path | str, split: str, classes: tuple[str, ...] | None = None)
         classes = read_names(path)
     images = tuple(find_image(root / "JPEGImages", name) for name in names)
     labels = tuple(root / "SegmentationClass" / f"{name}.png" for name in names)
-    for name, path in zip(names, labels, strict=True):
-        if not path.is_file():
-            raise InputError(
-                f"{path} does not exist, though {split}.txt lists {name!r}; add the label or take "
-                "the name out of the list"
-            )
+    check_listed(names, labels, split)
     return PairedFiles(names, images, labels, classes, palette_of(labels[0], len(classes)))
 
 

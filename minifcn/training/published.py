@@ -93,6 +93,6 @@ def learning_rate(recipe: str, net: str) -> float:
     if net not in rates:
         raise InputError(
             f"the recipe {recipe} has no learning rate for {net}, only for {', '.join(rates)}; "
-            "give --lr"
+            "give another --head, or --lr"
         )
     return rates[net]

@@ -90,7 +90,7 @@ def next_stage(before: Settings, given: Mapping[str, Any]) -> Settings:
     if given.get("layout", before.layout) != before.layout:
         chosen = {"classes": None, "test_every": None, "even_kinds": 0.0, **chosen}
     if "recipe" in given:
-        chosen = published(given["recipe"], chosen)
+        chosen = published(given["recipe"], {"at_once": before.at_once, **chosen})
     elif "lr" not in given:
         rates = RATES.get(before.recipe, {})
         if before.lr == rates.get(net_name(before.head, before.at_once)):
