@@ -16,6 +16,7 @@ from minifcn.bench import (
     contender_textbook,
     contenders,
     peak,
+    suites,
     worker,
 )
 from minifcn.bench.cases import Convolution, Operation, TrainingStep
@@ -290,3 +291,8 @@ def test_the_chart_has_a_bar_for_each_ratio():
     lengths = [bar.get_width() for bar in axes.patches if bar.get_width()]
     assert lengths == [0.5, 2.0]  # the second is cut, and its number is not
     assert "3.00" in [text.get_text() for text in axes.texts]
+
+
+def test_every_suite_with_ratios_has_its_colour_in_the_chart():
+    without = {"startup", "threads"}  # seconds and a speed-up: in the table alone
+    assert set(chart.COLOURS) == set(chart.TITLES) == {*suites.SUITES, *suites.BY_NAME} - without

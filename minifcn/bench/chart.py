@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from minifcn.bench.row import RATIO, Row
-from minifcn.study.style import BLUE, GREEN, INK, MAGENTA, ORANGE, plain_axes
+from minifcn.study.style import BLUE, GREEN, INK, MAGENTA, ORANGE, SKY, plain_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = {"layers": BLUE, "step": GREEN, "predict": MAGENTA, "memory": ORANGE}
+COLOURS = {"layers": BLUE, "step": GREEN, "full": SKY, "predict": MAGENTA, "memory": ORANGE}
 TITLES = {
     "layers": "time of a layer, forward and backward",
     "step": "time of a training step",
+    "full": "time of a full-size training step",
     "predict": "time of a prediction",
     "memory": "peak memory of the process",
 }

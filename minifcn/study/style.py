@@ -16,6 +16,7 @@ FAINT = "#dddddd"
 BLUE = "#0072b2"
 ORANGE = "#d55e00"
 GREEN = "#009e73"
+SKY = "#56b4e9"
 MAGENTA = "#cc3391"
 LEGEND_COLUMNS = 7
 
