@@ -2,9 +2,8 @@
 
 Numba compiles one function at a time and keeps it on disk (`cache=True`), where every process finds
 it. The first training step on a machine compiles about twenty kernels in the order in which it
-meets them; so a second process starts at the kernels that are met late, and goes towards those that
-are met last. Neither waits for the other: a kernel that is not on disk yet when it is needed is
-compiled by who needs it.
+meets them; so a second process takes the largest of those that are met late. Neither waits for the
+other: a kernel that is not on disk yet when it is needed is compiled by who needs it.
 """
 
 from __future__ import annotations
@@ -17,10 +16,8 @@ from pathlib import Path
 import numba as nb
 import numpy as np
 
-from minifcn.kernels import depthwise, direct, im2col_weight, pack, winograd
-from minifcn.kernels.channel_sums import relu_backward_sum
+from minifcn.kernels import depthwise, direct, im2col_weight, winograd
 from minifcn.kernels.cross_entropy import cross_entropy
-from minifcn.kernels.max_pool2d import max_unpool2d
 from minifcn.kernels.taps import convolution, transposed
 
 #: in the environment of the second process, which starts no third; set it to have none at all
@@ -61,26 +58,21 @@ _processes: list[subprocess.Popen[bytes]] = []  # Python warns of one that is le
 
 
 def compile_late_kernels() -> None:
-    """Call the kernels that a training step meets late, on small arrays, in that order."""
+    """Call the largest kernels that a training step meets late, on small arrays.
+
+    They are half of the work. What is met first comes first, but for Winograd's weight gradient,
+    which a step meets last of all.
+    """
     x = np.ones((1, 8, 8, 16), np.float32)
     one, two = (1, 1), (2, 2)
     filters = np.ones((9, 16, 16), np.float32)
-    bias = np.zeros(16, np.float32)
     taps = convolution((3, 3), one, one, one, (8, 8))
-    apart = convolution((2, 2), two, (0, 0), one, (4, 4))
-    each = np.ones((4, 16), np.float32)
-    direct.along_taps(x, filters, bias, taps, 1, (8, 8))  # fc6
+    direct.along_taps(x, filters, np.zeros(16, np.float32), taps, 1, (8, 8))  # fc6
     up = transposed((2, 2), two, (0, 0), one, (16, 16))
-    depthwise.along_taps(x, each, bias, up, (16, 16))  # up-sampling
+    depthwise.along_taps(x, np.ones((4, 16), np.float32), np.zeros(16, np.float32), up, (16, 16))
     cross_entropy(x.reshape(-1, 16), np.zeros(64, np.int64), np.ones((1, 16), np.float32), -100)
-    winograd.weight(x, x, one, one, 1, 4)  # and the way back, the 3×3 layers first
-    relu_backward_sum(x.reshape(-1, 16), x.reshape(-1, 16))
-    winners = np.zeros((1, 4, 4, 16), np.uint8)
-    max_unpool2d(np.ones((1, 4, 4, 16), np.float32), winners, (8, 8), two, two, (0, 0), one)
-    pack.contiguous(filters.transpose(0, 2, 1))
     im2col_weight.weight_along_taps(x, x, taps, 1)
-    depthwise.along_taps(x, each, bias, apart, (4, 4))
-    depthwise.weight_along_taps(x, np.ones((1, 4, 4, 16), np.float32), apart)
+    winograd.weight(x, x, one, one, 1, 4)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from minifcn.kernels.compiled import parallel, serial
 from minifcn.kernels.gathered import gathered_strip, meetings, prefetch
 from minifcn.kernels.pack import in_memory, turn
 from minifcn.kernels.taps import Pair, Taps
-from minifcn.kernels.tile import TALL, clear, columns, copy, copy_vector, covered, lanes
+from minifcn.kernels.tile import TALL, clear, copy, copy_vector, covered, lanes
 
 # What a thread works on at a time stays in its second-level cache:
 BLOCKS = 8  # columns of tiles
@@ -56,7 +56,7 @@ def along_taps(
     y = workspace.empty((n, *out, k), x.dtype)
     if y.size == 0:
         return y
-    wide = columns(x.dtype, k // groups)
+    wide = 2 * lanes(x.dtype)
     threads = nb.get_num_threads()
     work = _shares(taps, n, groups, by_tap.size, k // groups, wide, threads)
     most, across = int(work[:, 3].max()), int((work[:, 5] - work[:, 4]).max())
@@ -125,8 +125,7 @@ def _bring_weights(weights, turned, tap, low, depth, left, used, block, wide, si
                     copy(block, to, weights, at + j * wide, width)
                     continue
                 copy_vector(block, to, weights, at + j * wide)
-                if wide > side:
-                    copy_vector(block, to + side, weights, at + j * wide + side)
+                copy_vector(block, to + side, weights, at + j * wide + side)
     ragged = used % wide
     if ragged:
         last = used // wide * depth * wide
@@ -185,7 +184,7 @@ def _tap_loop(  # type: ignore[no-untyped-def]
                     )  # fmt: skip
                     gathered_strip(
                         flat_x, g * c + low, block, j * depth * wide, wide, sums, j * wide, at, to,
-                        depth, met, wide > side,
+                        depth, met,
                     )  # fmt: skip
         image, i, j = pixel // (height * width), pixel // width % height, pixel % width
         for m in range(count):

@@ -8,8 +8,8 @@ what is summed over:
     C[to[i] + j] += Σ_k A[at[i] + k] · B[k, j]        pixels i, input channels k
     C[i, j]      += Σ_m A[at[m] + i] · B[m, j]        input channels i, pixels m
 
-with j < one or two vectors of output channels. Nothing is copied, and pixels that a tap would only
-meet with padding are not in the list.
+with j < two vectors of output channels, or fewer. Nothing is copied, and pixels that a tap would
+only meet with padding are not in the list.
 
 Source: Dukhan, "The Indirect Convolution Algorithm", arXiv:1907.02129 (2019).
 """
@@ -24,14 +24,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.tile import PIECE, SHORT, TALL, add_products, tiles, zeros
+from minifcn.kernels.tile import PIECE, SHORT, TALL, Sums, tiles
 from minifcn.kernels.vector import INT64, LLVM_FLOAT, Emitter, pointer
 
 LINE = 64  # bytes of a cache line
 
 
-def _tile_of(height: int, vectors: int) -> Any:
-    """A tile of ``height`` rows and ``vectors`` vectors, for float32 and float64."""
+def _tile_of(height: int) -> Any:
+    """A tile of ``height`` rows and two vectors, for float32 and float64."""
 
     @intrinsic
     def tile(typing, A, a, B, b, b_k, C, c, at, first, to, same, K):  # type: ignore[no-untyped-def]
@@ -46,17 +46,14 @@ def _tile_of(height: int, vectors: int) -> Any:
                 pointer(context, builder, signature, args, which) for which in (0, 2, 5, 7, 9)
             )
             b_k, depth = args[4], args[11]
-            tile = [(i, j) for i in range(height) for j in range(vectors)]
-            acc = zeros(emit, tile)
+            sums = Sums(emit, height, 4)
             a_row = [emit.at(left, builder.load(emit.at(at, i))) for i in range(height)]
             with cgutils.for_range(builder, depth) as loop:
                 row = emit.at(right, builder.mul(loop.index, b_k))
-                add_products(emit, acc, row, lambda i: emit.at(a_row[i], loop.index))
+                sums.add_products(row, lambda i: emit.at(a_row[i], loop.index))
             for i in range(height):
                 c_row = emit.at(end, builder.load(emit.at(to, i)))
-                for j in range(vectors):
-                    place = emit.at(c_row, j * emit.width)
-                    emit.store(builder.fadd(emit.load(place), builder.load(acc[i, j])), place)
+                _add(sums, i, c_row)
             return context.get_dummy_value()
 
         return signature, code
@@ -64,8 +61,8 @@ def _tile_of(height: int, vectors: int) -> Any:
     return tile
 
 
-def _summing_tile_of(height: int, vectors: int) -> Any:
-    """The second kind: ``height`` rows, summed over so many pixels."""
+def _summing_tile_of(height: int, halves: int) -> Any:
+    """The second kind: ``height`` rows and so many half vectors, summed over so many pixels."""
 
     @intrinsic
     def tile(typing, A, a, at, first, B, b, b_k, C, c, c_row, K):  # type: ignore[no-untyped-def]
@@ -80,15 +77,13 @@ def _summing_tile_of(height: int, vectors: int) -> Any:
                 pointer(context, builder, signature, args, which) for which in (0, 2, 4, 7)
             )
             b_k, c_row, pixels = args[6], args[9], args[10]
-            tile = [(i, j) for i in range(height) for j in range(vectors)]
-            acc = zeros(emit, tile)
+            sums = Sums(emit, height, halves)
             with cgutils.for_range(builder, pixels) as loop:
                 row = emit.at(right, builder.mul(loop.index, b_k))
                 pixel = emit.at(left, builder.load(emit.at(at, loop.index)))
-                add_products(emit, acc, row, lambda i: emit.at(pixel, i))
-            for i, j in tile:
-                place = emit.at(emit.at(end, emit.times(c_row, i)), j * emit.width)
-                emit.store(builder.fadd(emit.load(place), builder.load(acc[i, j])), place)
+                sums.add_products(row, lambda i: emit.at(pixel, i))
+            for i in range(height):
+                _add(sums, i, emit.at(end, emit.times(c_row, i)))
             return context.get_dummy_value()
 
         return signature, code
@@ -96,15 +91,19 @@ def _summing_tile_of(height: int, vectors: int) -> Any:
     return tile
 
 
+def _add(sums: Sums, i: int, row: Any) -> None:
+    """Add row i of the sums to the row of C that starts there."""
+    for part, at, total in sums.vectors(i):
+        place = part.at(row, at)
+        part.store(part.builder.fadd(part.load(place), total), place)
+
+
 # Module globals, not closures: otherwise Numba could not keep the callers' machine code on disk.
-_tall_1 = _tile_of(TALL, 1)
-_tall_2 = _tile_of(TALL, 2)
-_short_1 = _tile_of(SHORT, 1)
-_short_2 = _tile_of(SHORT, 2)
-_summing_tall_1 = _summing_tile_of(TALL, 1)
-_summing_tall_2 = _summing_tile_of(TALL, 2)
-_summing_short_1 = _summing_tile_of(SHORT, 1)
-_summing_short_2 = _summing_tile_of(SHORT, 2)
+_tall, _short = _tile_of(TALL), _tile_of(SHORT)
+_summing_tall_2, _summing_tall_3, _summing_tall_4 = (_summing_tile_of(TALL, h) for h in (2, 3, 4))
+_summing_short_2, _summing_short_3, _summing_short_4 = (
+    _summing_tile_of(SHORT, halves) for halves in (2, 3, 4)
+)
 
 
 @serial
@@ -132,8 +131,8 @@ def meetings(at, to, apart, offset, steps, grid, shape, first, pixel, end, most)
 
 
 @serial
-def gathered_strip(A, a, B, b, b_k, C, c, at, to, depth, count, two):  # type: ignore[no-untyped-def]
-    """``count`` rows of C, one or two vectors wide, tile under tile, a `PIECE` of k at a time.
+def gathered_strip(A, a, B, b, b_k, C, c, at, to, depth, count):  # type: ignore[no-untyped-def]
+    """``count`` rows of C, two vectors wide, tile under tile, a `PIECE` of k at a time.
 
     The last tile may hang over: at and to must hold `rows` (count) addresses.
     """
@@ -143,19 +142,14 @@ def gathered_strip(A, a, B, b, b_k, C, c, at, to, depth, count, two):  # type: i
         for k in range(0, depth, PIECE):
             a_at, b_at, size = a + k, b + k * b_k, min(PIECE, depth - k)
             if i < talls:
-                if two:
-                    _tall_2(A, a_at, B, b_at, b_k, C, c, at, row, to, row, size)
-                else:
-                    _tall_1(A, a_at, B, b_at, b_k, C, c, at, row, to, row, size)
-            elif two:
-                _short_2(A, a_at, B, b_at, b_k, C, c, at, row, to, row, size)
+                _tall(A, a_at, B, b_at, b_k, C, c, at, row, to, row, size)
             else:
-                _short_1(A, a_at, B, b_at, b_k, C, c, at, row, to, row, size)
+                _short(A, a_at, B, b_at, b_k, C, c, at, row, to, row, size)
 
 
 @serial
-def summing_strip(A, a, at, B, b, b_k, C, c, c_row, pixels, count, two):  # type: ignore[no-untyped-def]
-    """``count`` rows of C, one or two vectors wide, summed over a `PIECE` of pixels at a time.
+def summing_strip(A, a, at, B, b, b_k, C, c, c_row, pixels, count, halves):  # type: ignore[no-untyped-def]
+    """``count`` rows of C, 2, 3 or 4 half vectors wide, summed over a `PIECE` of pixels at a time.
 
     The last tile may hang over: A and C must hold `rows` (count) rows.
     """
@@ -165,15 +159,18 @@ def summing_strip(A, a, at, B, b, b_k, C, c, c_row, pixels, count, two):  # type
         a_at, c_at = a + row, c + row * c_row
         for m in range(0, pixels, PIECE):
             b_at, size = b + m * b_k, min(PIECE, pixels - m)
-            if i < talls:
-                if two:
-                    _summing_tall_2(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
-                else:
-                    _summing_tall_1(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
-            elif two:
-                _summing_short_2(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+            if i < talls and halves == 4:
+                _summing_tall_4(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+            elif i < talls and halves == 3:
+                _summing_tall_3(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+            elif i < talls:
+                _summing_tall_2(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+            elif halves == 4:
+                _summing_short_4(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+            elif halves == 3:
+                _summing_short_3(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
             else:
-                _summing_short_1(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+                _summing_short_2(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
 
 
 @intrinsic

@@ -29,11 +29,12 @@ from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import (
     TALL,
     clear,
-    columns,
     copy,
     copy_vector,
     covered,
+    half_vectors,
     lanes,
+    narrow_columns,
     rows,
     strip,
 )
@@ -66,12 +67,12 @@ def along_taps(
     merged = taps.order.shape[1]
     start = np.zeros((groups, plan.blocks * plan.wide), x.dtype)
     start[:, : k * merged].reshape(groups, merged, k)[...] = bias.reshape(groups, 1, k)
-    past = past_caches(y, k)
+    past = past_caches(y, k) and plan.wide % lanes(x.dtype) == 0
     _multiply_loop(
         x, weights.reshape(-1), start.reshape(-1), y, taps.offset, taps.run, taps.phases,
         taps.in_stride, taps.out_stride, plan.work,
         workspace.empty(plan.panels, x.dtype), workspace.empty(plan.edges, x.dtype),
-        plan.blocks, k, plan.wide, plan.wide > lanes(x.dtype), taps.out_stride == (1, 1),
+        plan.blocks, k, plan.wide, half_vectors(x.dtype, plan.wide), taps.out_stride == (1, 1),
         plan.as_it_is, _taps_at_once(c), x.dtype.type(floor), past,
     )  # fmt: skip
     return y
@@ -97,7 +98,7 @@ def _plan(
     taps: Taps, n: int, same_size: bool, groups: int, c: int, k: int, dtype: Any, threads: int
 ) -> Plan:
     merged = taps.order.shape[1]
-    wide = columns(dtype, k * merged)
+    wide = narrow_columns(dtype, k * merged)
     blocks = -(-k * merged // wide)
     as_it_is = taps.reads_each_pixel() and groups == 1 and same_size
     most = int((taps.phases[:, 5] - taps.phases[:, 4]).max(initial=0))
@@ -226,7 +227,7 @@ def fill_panel(x, c0, c, offset, run, first, last, grid, steps, pixel, count, pa
 @parallel
 def _multiply_loop(  # type: ignore[no-untyped-def]
     x, weights, start, y, offset, run, phases, steps, out_steps, work, panels, edges,
-    blocks, k, wide, two, dense, as_it_is, taps_at_once, floor, past,
+    blocks, k, wide, halves, dense, as_it_is, taps_at_once, floor, past,
 ):  # fmt: skip
     out_y, out_x = out_steps
     all_k, c = y.shape[3], x.shape[3] // (y.shape[3] // k)
@@ -264,7 +265,7 @@ def _multiply_loop(  # type: ignore[no-untyped-def]
                     before, at_before, before_row = start, (g * blocks + j) * wide, 0
                 strip(
                     source, at, a_row, 1, weights, at_weights, wide,
-                    before, at_before, before_row, target, to, row, depth, count, two, least,
+                    before, at_before, before_row, target, to, row, depth, count, halves, least,
                     past and straight and finishes,
                 )  # fmt: skip
         if past:

@@ -31,7 +31,16 @@ from minifcn.kernels.compiled import parallel
 from minifcn.kernels.gathered import meetings, summing_strip
 from minifcn.kernels.im2col import fill_panel
 from minifcn.kernels.taps import Pair, Taps
-from minifcn.kernels.tile import SHORT, TALL, clear, columns, copy, covered, lanes, rows
+from minifcn.kernels.tile import (
+    SHORT,
+    TALL,
+    clear,
+    copy,
+    covered,
+    half_vectors,
+    narrow_columns,
+    rows,
+)
 
 PIXELS = 256  # of a panel
 SHARE = 264  # rows of the result that a thread takes at a time, about
@@ -62,7 +71,8 @@ def weight_along_taps(
         x, dy, sums.reshape(-1), taps.offset, taps.run, taps.in_stride, plan.work,
         workspace.empty(plan.panels, x.dtype), workspace.empty(plan.gradients, x.dtype),
         workspace.empty((threads, 2, PIXELS), np.dtype(np.int64)),
-        k, plan.wide, across, height, plan.wide > lanes(x.dtype), plan.lies, plan.alone, plan.ones,
+        k, plan.wide, across, height, half_vectors(x.dtype, plan.wide), plan.lies, plan.alone,
+        plan.ones,
     )  # fmt: skip
     if (height, across) == (features, k) and groups == len(sums) == 1:
         return sums.reshape(len(taps.order), c, k), None
@@ -105,7 +115,7 @@ def _plan(
     bias: bool,
 ) -> Plan:
     count = len(taps.order)
-    wide = columns(dtype, k)
+    wide = narrow_columns(dtype, k)
     across = -(-k // wide) * wide
     ones = bias and groups == 1 and count > 1
     parts = PARTS if groups * count * c * across <= SMALL and pixels >= PARTS * PIXELS else 1
@@ -158,8 +168,8 @@ def _shares(
 
 @parallel
 def _weight_loop(  # type: ignore[no-untyped-def]
-    x, dy, sums, offset, run, steps, work, panels, gradients, places, k, wide, across, height, two,
-    lies, alone, ones,
+    x, dy, sums, offset, run, steps, work, panels, gradients, places, k, wide, across, height,
+    halves, lies, alone, ones,
 ):  # fmt: skip
     _, p, q, all_k = dy.shape
     groups = all_k // k
@@ -208,6 +218,6 @@ def _weight_loop(  # type: ignore[no-untyped-def]
                     columns_of, at_columns, step = flat_dy, pixel * all_k + j * wide, all_k
                 summing_strip(
                     source, start, at, columns_of, at_columns, step, sums, base + j * wide, across,
-                    count, high - low, two,
+                    count, high - low, halves,
                 )  # fmt: skip
             pixel = after

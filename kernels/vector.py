@@ -46,13 +46,13 @@ class Emitter:
     """Vector instructions on arrays of one floating type, appended to the code of an intrinsic.
 
     Addresses are pointers to elements; vectors are loaded from and stored to any of them, for rows
-    of pictures start anywhere.
+    of pictures start anywhere. A vector fills both ``halves`` of a register, or one.
     """
 
-    def __init__(self, context: Any, builder: Any, number: Any) -> None:
+    def __init__(self, context: Any, builder: Any, number: Any, halves: int = 2) -> None:
         self.context, self.builder, self.number = context, builder, number
         self.size = number.bitwidth // 8
-        self.width = VECTOR_BYTES // self.size
+        self.width = VECTOR_BYTES // self.size * halves // 2
         self.scalar = LLVM_FLOAT[number]
         self.vector = ir.VectorType(self.scalar, self.width)
         self._multiply_add = cgutils.get_or_insert_function(

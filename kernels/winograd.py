@@ -43,7 +43,7 @@ from minifcn.kernels.pack import contiguous
 from minifcn.kernels.sandwich import finished_sandwich_of, sandwich_of
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.taps import Pair
-from minifcn.kernels.tile import TALL, clear, columns, copy, lanes, rows, strip
+from minifcn.kernels.tile import TALL, clear, columns, copy, half_vectors, lanes, rows, strip
 
 PATCHES_BYTES = 640 * 1024  # transformed patches of one thread: most of a second-level cache
 GRADIENT_BYTES = 16 << 20  # transformed patches of all threads, in the third-level cache
@@ -132,7 +132,8 @@ def conv(
     edges = workspace.empty((threads, frequencies * max(deep, wide)), x.dtype)
     _conv_loop(
         x, weights.reshape(-1), start.reshape(-1), y, patches, products, edges, padding, dilation,
-        chunk, c, k, wide, wide > lanes(x.dtype), m == 4, x.dtype.type(floor), past_caches(y, k),
+        chunk, c, k, wide, half_vectors(x.dtype, wide), m == 4, x.dtype.type(floor),
+        past_caches(y, k),
     )  # fmt: skip
     return y
 
@@ -156,7 +157,7 @@ def weight(
     for group in range(groups):
         _weight_loop(
             x, dy, patches, gradients, sums, edges, by_tap, padding, dilation, group, groups,
-            chunk, wide, wide > lanes(x.dtype), m == 4,
+            chunk, wide, half_vectors(x.dtype, wide), m == 4,
         )  # fmt: skip
     if k == blocks * wide:
         return by_tap
@@ -260,7 +261,7 @@ def _transformed(  # type: ignore[no-untyped-def]
 
 @parallel
 def _conv_loop(  # type: ignore[no-untyped-def]
-    x, weights, start, y, patches, products, edges, padding, dilation, chunk, c, k, wide, two,
+    x, weights, start, y, patches, products, edges, padding, dilation, chunk, c, k, wide, halves,
     four, floor, past,
 ):  # fmt: skip
     images, p, q, all_k = y.shape
@@ -270,7 +271,7 @@ def _conv_loop(  # type: ignore[no-untyped-def]
     across = ((q + dilation[1] - 1) // dilation[1] + m - 1) // m
     tiles = images * dilation[0] * dilation[1] * down * across
     chunks = (tiles + chunk - 1) // chunk
-    lanes = wide // 2 if two else wide
+    lanes = 2 * wide // halves
     deep = (c + lanes - 1) // lanes * lanes
     flat_y = y.reshape(-1)
     for item in prange(groups * chunks):
@@ -293,7 +294,7 @@ def _conv_loop(  # type: ignore[no-untyped-def]
                 strip(
                     flat_patch, f * apart, deep, 1,
                     weights, (block * n * n + f) * (c + 1) * wide, wide, zeros, 0, 0,
-                    flat_product, f * between, wide, c, count, two, x.dtype.type(-np.inf), False,
+                    flat_product, f * between, wide, c, count, halves, x.dtype.type(-np.inf), False,
                 )  # fmt: skip
             used = min(wide, k - j * wide)
             for t in range(count):
@@ -329,7 +330,7 @@ def _conv_loop(  # type: ignore[no-untyped-def]
 @parallel
 def _weight_loop(  # type: ignore[no-untyped-def]
     x, dy, patches, gradients, sums, edges, by_tap, padding, dilation, group, groups, chunk, wide,
-    two, four,
+    halves, four,
 ):  # fmt: skip
     c, k = x.shape[3] // groups, dy.shape[3] // groups
     images, p, q, all_k = dy.shape
@@ -337,7 +338,7 @@ def _weight_loop(  # type: ignore[no-untyped-def]
     down = ((p + dilation[0] - 1) // dilation[0] + m - 1) // m
     across = ((q + dilation[1] - 1) // dilation[1] + m - 1) // m
     tiles = images * dilation[0] * dilation[1] * down * across
-    lanes = wide // 2 if two else wide
+    lanes = 2 * wide // halves
     deep = (c + lanes - 1) // lanes * lanes
     whole_k = by_tap.shape[2] // groups
     flat_dy, flat_sums = dy.reshape(-1), sums.reshape(-1)
@@ -384,7 +385,7 @@ def _weight_loop(  # type: ignore[no-untyped-def]
                     flat_patches, f * apart + low, 1, deep,
                     flat_gradients, f * between + j * chunk * wide, wide,
                     before, at_before, before_row, flat_sums, to, whole_k,
-                    count, min(work, c - low), two, x.dtype.type(-np.inf), False,
+                    count, min(work, c - low), halves, x.dtype.type(-np.inf), False,
                 )  # fmt: skip
     flat_taps = by_tap.reshape(-1)
     for e in prange(c):

@@ -10,7 +10,7 @@ import pytest
 
 import minifcn as mf
 from minifcn.kernels import im2col, im2col_weight, stream, winograd, workspace
-from minifcn.kernels.tile import rows
+from minifcn.kernels.tile import narrow_columns, rows
 from minifcn.kernels.vector import lanes
 
 F = mf.functional
@@ -221,13 +221,36 @@ def test_a_weight_gradients_work_is_shared_out_without_gaps():
             assert len(ways) == 1
 
 
+def test_few_columns_take_a_vector_and_a_half_and_never_more_tiles():
+    vector = lanes(np.float32)
+    half = vector // 2
+    for wanted in range(1, 20 * vector):
+        wide = narrow_columns(np.float32, wanted)
+        assert wide in (vector, vector + half, 2 * vector)
+        assert -(-wanted // wide) == -(-wanted // (2 * vector))  # as many as of two vectors
+        narrower = [w for w in (vector, vector + half) if w < wide]
+        assert all(-(-wanted // w) > -(-wanted // wide) for w in narrower)
+    # a block of one vector and a half where 21 classes meet AVX-512: 24 columns, not 32
+    assert narrow_columns(np.float32, vector + half - 1) == vector + half
+    assert narrow_columns(np.float32, 3 * vector) == vector + half
+
+
 def grouped_pieces():
     """Each group's 40 results are no whole number of vectors of 16."""
     x, w = tensor(1, 32, 21, 23), tensor(80, 16, 3, 3, seed=1)
     return F.conv2d(x, w, padding=1, groups=2), (x, w)
 
 
-@pytest.mark.parametrize("case", [wide_convolution, first_layer, grouped_pieces])
+def blocks_of_a_vector_and_a_half():
+    """Every second block's columns begin amid a vector."""
+    x, w = tensor(1, 8, 21, 23), tensor(3 * lanes(np.float32), 8, 3, 3, seed=1)
+    return F.conv2d(x, w, padding=1), (x, w)
+
+
+STREAMED = [wide_convolution, first_layer, grouped_pieces, blocks_of_a_vector_and_a_half]
+
+
+@pytest.mark.parametrize("case", STREAMED)
 @pytest.mark.parametrize("name", ["im2col", "winograd2", "winograd4"])
 def test_the_same_bits_past_the_caches(name, case, monkeypatch):
     """A result is written past the caches if it is large; here every one that may be."""

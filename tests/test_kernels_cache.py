@@ -57,11 +57,7 @@ def test_the_kernels_that_a_step_meets_late_are_compiled_ahead(tmp_path):
     late = {
         "cross_entropy._cross_entropy_numba",
         "depthwise._row_loop",
-        "depthwise._loop",
-        "depthwise._weight_loop",
         "im2col_weight._weight_loop",
-        "max_pool2d._max_unpool_tiles_numba",
-        "pack._turn_loop",
         "winograd._weight_loop",
     }
     assert not late & set(left)
