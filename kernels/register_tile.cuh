@@ -39,7 +39,9 @@ using Own = real[OWN_ROWS][OWN_COLUMNS];
 constexpr int A_ROW = TALL + VECTOR, B_ROW = WIDE + VECTOR;
 constexpr int A_LOADS = TALL * DEPTH / VECTOR / THREADS, B_LOADS = WIDE * DEPTH / VECTOR / THREADS;
 
-struct Tiles {
+// Shared memory is laid out by what its contents ask for: of plain numbers that is their own size,
+// and beside other variables 16 bytes could not be read at once.
+struct alignas(16) Tiles {
     real a[2][DEPTH][A_ROW], b[2][DEPTH][B_ROW];
 };
 

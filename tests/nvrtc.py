@@ -17,12 +17,18 @@ BYTES |= {"u16": 2, "s16": 2, "b16": 2, "u8": 1, "s8": 1, "b8": 1}
 
 @dataclass(frozen=True)
 class Kernel:
-    """What a kernel takes of a processor: per thread, per block, per thread; and its parameters."""
+    """What a kernel takes of a processor: per thread, per block, per thread; and its parameters.
+
+    ``vector`` is the most bytes of shared memory that it reads or writes at once, ``aligned`` what
+    the address of its largest variable there is a multiple of; 1 where there is none.
+    """
 
     registers: int
     shared: int
     spilled: int
     parameters: tuple[int, ...]
+    vector: int
+    aligned: int
 
 
 def compiler() -> str | None:
@@ -71,9 +77,15 @@ def _kernel(log: str, ptx: str, name: str) -> Kernel:
 
     declared = re.search(rf"\.entry {name}\(([^)]*)\)", ptx)
     types = re.findall(r"\.param\s+(?:\.align \d+ )?\.(\w+)", declared[1]) if declared else []
+    body = ptx.split(f".entry {name}(")[1].split(".entry ")[0]
+    widths = re.findall(r"\b(?:ld|st)(?:\.volatile)?\.shared\.(?:v(\d)\.)?[bfus](\d+)", body)
+    variables = re.findall(r"\.shared \.align (\d+) \.b8 (\w+)\[(\d*)\]", ptx)
+    own = [(int(size or 1 << 30), int(to)) for to, what, size in variables if what in body]
     return Kernel(
         registers=int(re.findall(r"Used (\d+) registers", report)[0]),
         shared=number("bytes smem"),
         spilled=number("bytes spill stores") + number("bytes spill loads"),
         parameters=tuple(BYTES[kind] for kind in types),
+        vector=max((int(count or 1) * int(bits) // 8 for count, bits in widths), default=1),
+        aligned=max(own, default=(0, 1))[1],
     )

@@ -93,6 +93,30 @@ def test_parameters_are_what_the_launcher_packs(kernels):
         assert all(kernel.parameters == packed for kernel in by_number.values()), (file, name)
 
 
+def test_shared_memory_lies_where_it_is_read_16_bytes_at_once(kernels):
+    """The simulator puts every variable on a multiple of 16; NVIDIA's compiler where it was told."""
+    found = [
+        (*key, number, kernel.vector, kernel.aligned)
+        for key, by_number in kernels.items()
+        for number, kernel in by_number.items()
+        if kernel.aligned % kernel.vector
+    ]
+    assert not found
+    wide = {key[:2] for key, by_number in kernels.items() if by_number[75].vector == 16}
+    assert {("conv2d.cu", "conv2d"), ("conv2d_weight.cu", "conv2d_weight")} <= wide
+
+
+def test_shared_memory_that_lies_anywhere_is_seen():
+    text = "struct Four { float at[4]; };\nstruct alignas(16) Vector { float at[4]; };\n"
+    text += 'extern "C" __global__ void odd(Vector* x) {\n    __shared__ Four all[32];\n'
+    text += "    *(Vector*)&all[threadIdx.x] = x[threadIdx.x];\n    __syncthreads();\n"
+    text += "    x[threadIdx.x] = *(Vector*)&all[31 - threadIdx.x];\n}\n"
+    odd = nvrtc.compiled(text, 90, ())["odd"]
+    assert (odd.vector, odd.aligned) == (16, 4)
+    right = nvrtc.compiled(text.replace("struct Four", "struct alignas(16) Four"), 90, ())["odd"]
+    assert (right.vector, right.aligned) == (16, 16)
+
+
 def test_a_spill_and_a_mistake_are_seen():
     """The compiler's report is read right: 300 numbers alive at once do not fit 255 registers."""
     text = 'extern "C" __global__ void many(float* x, int n, double d) {\n    float v[300];\n'
