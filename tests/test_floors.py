@@ -37,6 +37,7 @@ BESIDE = {
     ("training", "study"),
     ("bench", "study"),
     ("selfcheck", "bench"),
+    ("selfcheck", "study"),
 }
 
 

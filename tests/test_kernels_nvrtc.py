@@ -94,7 +94,7 @@ def test_parameters_are_what_the_launcher_packs(kernels):
 
 
 def test_shared_memory_lies_where_it_is_read_16_bytes_at_once(kernels):
-    """The simulator puts every variable on a multiple of 16; NVIDIA's compiler where it was told."""
+    """The simulator puts every variable on a multiple of 16; a GPU's compiler where it was told."""
     found = [
         (*key, number, kernel.vector, kernel.aligned)
         for key, by_number in kernels.items()

@@ -106,9 +106,9 @@ def _speeds(console: Console) -> list[dict[str, Any]]:
     rows = []
     for speed in checks.speeds():
         beside = "" if speed.torch_ms is None else f"{speed.torch_ms:.3f}"
-        rates = [f"{speed.gb_s:.0f}", f"{speed.gflop_s:.0f}"] if speed.bytes else ["", ""]
+        rates = f"{speed.gb_s:.0f}", f"{speed.gflop_s:.0f}"
         table.add_row(speed.name, f"{speed.ms:.3f}", *rates, beside)
-        rows.append(asdict(speed))
+        rows.append(asdict(speed) | {"gb_s": speed.gb_s, "gflop_s": speed.gflop_s})
     console.print(table)
     return rows
 

@@ -6,7 +6,8 @@ has dozens of small biases. So an optimiser's parameters, and each of its own ar
     memory   | weight 1 … | bias 1 | weight 2 … | bias 2 | …
     Tensors    ^ p.data     ^ p.data …              views of it, each in its own axis order
 
-The gradients, which come one by one, are joined by a launch of their own.
+The gradients, which come one by one, are joined by a launch of their own; where they have 2 MiB and
+more each, CuPy copies them one after the other.
 """
 
 from __future__ import annotations

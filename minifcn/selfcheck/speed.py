@@ -1,7 +1,8 @@
-"""Times on a card: each kernel's GB/s and FLOP/s, and a training step, beside PyTorch's.
+"""Times on a card: GB/s and FLOP/s of each operation, both ways, and of a training step.
 
-The card is timed by its own clock (events), after warm-up, as the median of several runs. Bytes are
-the least that the operation must move, each array once; FLOP are a direct convolution's.
+Beside them PyTorch's times, where it is installed with a card. The card is timed by its own clock
+(events), after warm-up, as the median of several runs. Bytes are the least that an operation must
+move, each array once; FLOP are those of the definition, a direct convolution's.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from minifcn import device
+from minifcn import device, launch, optim
 from minifcn import functional as F
+from minifcn.graph import grad
 from minifcn.recording import no_grad
-from minifcn.selfcheck.training import settings, step
+from minifcn.selfcheck.training import network, settings, step
+from minifcn.study.summary import summary
 from minifcn.tensor import Tensor
 
 RUNS, WARM_UP = 20, 5
 BATCH, CHANNELS, SIZE = 8, 64, 128
+PARAMETERS = 1 << 24
 STEP_SIZE, WIDTHS = 256, (32, 64, 128, 256, 256)
+CARD = "cuda"  # where PyTorch's tensors lie
 
 
 @dataclass(frozen=True)
@@ -46,45 +51,156 @@ class Speed:
         return self.flop / self.ms / 1e6
 
 
-def speeds(name: str = "cuda") -> Iterator[Speed]:
-    """Every operation's time on the card, then that of a training step."""
-    gpu = device.module(name)
-    torch = _torch()
+@dataclass(frozen=True)
+class Operation:
+    """One call that both libraries spell alike: ``call(F, *inputs)``.
+
+    Attributes:
+        inputs: names of `arrays`.
+        flop: for each element of the first input, forward; as many for each gradient.
+        wanted: names of the inputs whose gradients are timed, each by itself.
+        reads: whether a gradient reads the inputs again.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    call: Callable[..., Any]
+    flop: float
+    wanted: tuple[str, ...] = ("picture",)
+    reads: bool = True
+
+
+OPERATIONS = (
+    Operation("conv2d 3×3", ("picture", "weight", "bias"),
+              lambda f, x, w, b: f.conv2d(x, w, b, 1, 1), 18 * CHANNELS,
+              ("picture", "weight", "bias")),
+    Operation("conv2d 1×1", ("picture", "pointwise", "bias"),
+              lambda f, x, w, b: f.conv2d(x, w, b), 2 * CHANNELS, ("picture", "pointwise")),
+    Operation("conv_transpose2d 4×4, ×2", ("picture", "larger"),
+              lambda f, x, w: f.conv_transpose2d(x, w, None, 2, 1), 32 * CHANNELS,
+              ("picture", "larger")),
+    Operation("the same, a filter a channel", ("picture", "filters"),
+              lambda f, x, w: f.conv_transpose2d(x, w, None, 2, 1, groups=CHANNELS), 32,
+              ("picture", "filters")),
+    Operation("interpolate ×2", ("picture",),
+              lambda f, x: f.interpolate(x, None, 2, "bilinear"), 18, reads=False),
+    Operation("max_pool2d 2×2", ("picture",), lambda f, x: f.max_pool2d(x, 2), 1, reads=False),
+    Operation("avg_pool2d 3×3", ("picture",), lambda f, x: f.avg_pool2d(x, 3, 1, 1), 10,
+              reads=False),
+    Operation("batch_norm", ("picture", "bias", "bias"),
+              lambda f, x, w, b: f.batch_norm(x, None, None, w, b, True), 7),
+    Operation("relu", ("picture",), lambda f, x: f.relu(x), 1),
+    Operation("add", ("picture", "picture"), lambda f, x, y: x + y, 1, ()),
+    Operation("cross_entropy", ("picture", "target"),
+              lambda f, x, t: f.cross_entropy(x, t), 4, reads=False),
+)  # fmt: skip
+
+
+def arrays() -> dict[str, np.ndarray]:
+    """The operations' inputs, by name: pictures (N, C, H, W), channels last in memory."""
     generator = np.random.default_rng(0)
-    shape = (BATCH, SIZE, SIZE, CHANNELS)
-    host = generator.standard_normal(shape).astype(np.float32).transpose(0, 3, 1, 2)
-    w = generator.standard_normal((CHANNELS, CHANNELS, 3, 3)).astype(np.float32) / 24
-    labels = generator.integers(0, CHANNELS, (BATCH, SIZE, SIZE))
-    x, weight, target = (Tensor(array).to(name) for array in (host, w, labels))
-    there = None if torch is None else _there(torch, host, w, labels)
-    picture, flop = host.nbytes, 2.0 * host.size * CHANNELS * 9
-    rows: list[tuple[str, str, float, float]] = [
-        ("conv2d 3×3", "conv2d", 2 * picture, flop),
-        ("relu", "relu", 2 * picture, host.size),
-        ("max_pool2d 2×2", "max_pool2d", 1.25 * picture, host.size),
-        ("batch_norm", "batch_norm", 3 * picture, 5 * host.size),
-        ("cross_entropy", "cross_entropy", picture, 4 * host.size),
-    ]
-    calls = _calls(F, x, weight, target)
-    with no_grad():
-        for shown, function, moved, work in rows:
-            beside = None
-            if torch is not None and there is not None:
-                beside = _torch_ms(torch, _calls(torch.nn.functional, *there)[function])
-            yield Speed(shown, _ms(gpu, calls[function]), moved, work, beside)
-    run = step(name, STEP_SIZE, BATCH, WIDTHS)
-    beside = None if torch is None else _torch_ms(torch, _torch_step(torch))
-    yield Speed("training step, FCN-8s", _ms(gpu, run), 0.0, 0.0, beside)
 
+    def normal(*shape: int) -> np.ndarray:
+        return generator.standard_normal(shape).astype(np.float32)
 
-def _calls(functions: Any, x: Any, weight: Any, target: Any) -> dict[str, Callable[[], Any]]:
+    c = CHANNELS
     return {
-        "conv2d": lambda: functions.conv2d(x, weight, None, 1, 1),
-        "relu": lambda: functions.relu(x),
-        "max_pool2d": lambda: functions.max_pool2d(x, 2),
-        "batch_norm": lambda: functions.batch_norm(x, None, None, None, None, True),
-        "cross_entropy": lambda: functions.cross_entropy(x, target),
+        "picture": normal(BATCH, SIZE, SIZE, c).transpose(0, 3, 1, 2),
+        "weight": normal(c, c, 3, 3) / 24,
+        "pointwise": normal(c, c, 1, 1) / 8,
+        "larger": normal(c, c, 4, 4) / 16,
+        "filters": normal(c, 1, 4, 4),
+        "bias": normal(c),
+        "target": generator.integers(0, c, (BATCH, SIZE, SIZE)),
     }
+
+
+def speeds(name: str = "cuda") -> Iterator[Speed]:
+    """Every operation's time on the card, forward and each gradient, then a training step's."""
+    gpu, torch, host = device.module(name), _torch(), arrays()
+    ours = {key: Tensor(array).to(name) for key, array in host.items()}
+    theirs = {} if torch is None else {key: _there(torch, array) for key, array in host.items()}
+    for operation in OPERATIONS:
+        read = sum(host[key].nbytes for key in operation.inputs)
+        flop = operation.flop * host[operation.inputs[0]].size
+        for wanted in (None, *operation.wanted):
+            run, result = of_minifcn(operation, ours, wanted)
+            moved = result.numel() * result.dtype.itemsize + read
+            if wanted is not None:
+                again = read if operation.reads else 0
+                moved = moved - read + again + host[wanted].nbytes
+            ms, beside = _ms(gpu, run), None
+            if torch is not None:
+                beside = _torch_ms(torch, of_torch(torch, operation, theirs, wanted)[0])
+            shown = operation.name if wanted is None else f"   its gradient for the {wanted}"
+            yield Speed(shown, ms, moved, flop, beside)
+            del run, result  # a graph holds what it saved
+    yield from _optimizers(name, gpu, torch)
+    yield _training_step(name, gpu, torch)
+
+
+def of_minifcn(
+    operation: Operation, inputs: dict[str, Tensor], wanted: str | None
+) -> tuple[Callable[[], Any], Tensor]:
+    """(what is timed, the operation's result): the operation, or one gradient of it."""
+    leaf = None if wanted is None else Tensor(inputs[wanted].data, requires_grad=True)
+    given = [
+        leaf if key == wanted and leaf is not None else inputs[key] for key in operation.inputs
+    ]
+
+    def forward() -> Tensor:
+        with no_grad():
+            return operation.call(F, *given)
+
+    if leaf is None:
+        return forward, forward()
+    result = operation.call(F, *given)
+    slope = Tensor(result.data * result.data)
+    return lambda: grad(result, leaf, slope, retain_graph=True)[0], result
+
+
+def of_torch(
+    torch: Any, operation: Operation, inputs: dict[str, Any], wanted: str | None
+) -> tuple[Callable[[], Any], Any]:
+    """The same in PyTorch."""
+    leaf = None if wanted is None else inputs[wanted].detach().clone().requires_grad_()
+    given = [leaf if key == wanted else inputs[key] for key in operation.inputs]
+    functional = torch.nn.functional
+    if leaf is None:
+        return lambda: operation.call(functional, *given), operation.call(functional, *given)
+    result = operation.call(functional, *given)
+    slope = result.detach().square()
+    return lambda: torch.autograd.grad(result, leaf, slope, retain_graph=True)[0], result
+
+
+def _optimizers(name: str, gpu: Any, torch: Any) -> Iterator[Speed]:
+    """A step of one large parameter: arrays read and written, operations a number."""
+    for shown, make, passes, flop in (
+        ("SGD with momentum", lambda o, p: o.SGD([p], 0.1, 0.9, weight_decay=1e-4), 5, 6),
+        ("AdamW", lambda o, p: o.AdamW([p], 1e-3), 7, 13),
+    ):
+        ones = np.ones(PARAMETERS, np.float32)
+        ours = Tensor(device.move(ones, name), requires_grad=True)
+        ours.grad = Tensor(device.move(ones, name))
+        ms, beside = _ms(gpu, make(optim, ours).step), None
+        if torch is not None:
+            theirs = torch.ones(PARAMETERS, device=CARD, requires_grad=True)
+            theirs.grad = torch.ones_like(theirs)
+            beside = _torch_ms(torch, make(torch.optim, theirs).step)
+        yield Speed(shown, ms, passes * ones.nbytes, flop * PARAMETERS, beside)
+
+
+def _training_step(name: str, gpu: Any, torch: Any) -> Speed:
+    """The bytes are those of the arrays that the kernels are given, cuBLAS's not among them."""
+    run = step(name, STEP_SIZE, BATCH, WIDTHS)
+    with launch.counted() as launches:
+        run()
+    products = summary(network(WIDTHS), (3, STEP_SIZE, STEP_SIZE)).multiplications
+    # each multiplication with an addition: forward, for the input and for the weight
+    flop = 3 * 2 * BATCH * products
+    beside = None if torch is None else _torch_ms(torch, _torch_step(torch))
+    moved = sum(one.bytes for one in launches)
+    return Speed("training step, FCN-8s", _ms(gpu, run), moved, flop, beside)
 
 
 def _ms(gpu: Any, run: Callable[[], Any]) -> float:
@@ -111,20 +227,19 @@ def _torch() -> Any:
     return torch if torch.cuda.is_available() else None
 
 
-def _there(torch: Any, *arrays: np.ndarray) -> list[Any]:
-    """The arrays as PyTorch's, channels-last as ours."""
-    tensors = [torch.from_numpy(np.ascontiguousarray(array)).cuda() for array in arrays]
-    last = torch.channels_last
-    return [t.contiguous(memory_format=last) if t.ndim == 4 else t for t in tensors]
+def _there(torch: Any, array: np.ndarray) -> Any:
+    """The array as PyTorch's, channels-last as ours."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array)).to(CARD)
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
 def _torch_step(torch: Any) -> Callable[[], float]:
     """The training step of `step`, in PyTorch."""
     twin = importlib.import_module("minifcn.bench.contender_torch")
     last = torch.channels_last
-    net = twin.FCN8s(settings(WIDTHS)).cuda().to(memory_format=last)
-    x = torch.randn(BATCH, 3, STEP_SIZE, STEP_SIZE).cuda().contiguous(memory_format=last)
-    target = torch.randint(0, 3, (BATCH, STEP_SIZE, STEP_SIZE)).cuda()
+    net = twin.FCN8s(settings(WIDTHS)).to(CARD).to(memory_format=last)
+    x = torch.randn(BATCH, 3, STEP_SIZE, STEP_SIZE).to(CARD).contiguous(memory_format=last)
+    target = torch.randint(0, 3, (BATCH, STEP_SIZE, STEP_SIZE)).to(CARD)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
 
     def run() -> float:

@@ -29,6 +29,12 @@ def settings(widths: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
+def network(widths: tuple[int, ...], generator: np.random.Generator | None = None) -> FCN:
+    """The net, on the host."""
+    drawn = np.random.default_rng(3) if generator is None else generator
+    return FCN(**settings(widths), head="fcn8s", generator=drawn)
+
+
 def step(
     name: str, size: int = 40, batch: int = 2, widths: tuple[int, ...] = (4, 5, 6, 7, 8)
 ) -> Callable[[], float]:
@@ -37,7 +43,7 @@ def step(
     Weights, pictures and labels are drawn on the host from one seed: each device sees the same.
     """
     generator = np.random.default_rng(3)
-    model = FCN(**settings(widths), head="fcn8s", generator=generator)
+    model = network(widths, generator)
     with no_grad():
         for path, p in model.score.named_parameters():
             if path.endswith("weight"):  # they start at zero, and would let nothing through
