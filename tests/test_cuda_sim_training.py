@@ -150,8 +150,8 @@ def expressions(monkeypatch):
             result = plain(*inputs, **settings)
             inside.pop()
             made = isinstance(result, simulator.ndarray) and result is not inputs[0]
-            works = made and (name == "__array_ufunc__" or result.base is None)  # not a view
-            if not inside and (works or name in ("fill", "__setitem__")):
+            works = made and result.base is None  # not a view, nor the array itself
+            if not inside and (works or name in ("fill", "__setitem__", "__array_ufunc__")):
                 started.append(name)
             return result
 
@@ -173,9 +173,11 @@ def test_expressions_are_counted(monkeypatch):
         y[0] = x.sum(axis=0)  # two
         simulator.concatenate([x, y])  # one
         simulator.full((3,), 2.0)
+        y += 1  # one
         assert x[1:].transpose().shape == (3, 1)  # views start nothing
     assert sorted(started) == sorted(
         ["__array_ufunc__", "__array_function__", "_reduce", "__setitem__", "concatenate", "fill"]
+        + ["__array_ufunc__"]
     )
 
 
@@ -220,3 +222,34 @@ def test_launches_and_bytes_of_a_step(monkeypatch):
     )
     assert all(found[name] <= BUDGET[name] for name in BUDGET), found
     assert found["kernels"] + found["expressions"] <= paper(problem.model) == ON_PAPER
+
+
+def test_launches_of_a_step_of_the_training_loop(tmp_path, monkeypatch):
+    """What `minifcn train` adds: the moving average, one launch an array, and the scores."""
+    folder = str(voc_folder(tmp_path))
+    chosen = Settings(
+        layout="voc", folder=folder, classes=("background", "square", "stripe"), head="fcn8s",
+        widths=(3, 4, 4, 5, 5), convs=(1, 1, 1, 1, 1), fc_channels=6, steps=4, batch_size=2,
+        crop=(24, 24), device=SIM,
+    )  # fmt: skip
+    from minifcn.training.splits import open_splits
+
+    trainer = Trainer(chosen, open_splits(chosen).train)
+    steps = trainer.steps()
+    next(steps)
+    with launch.counted() as launches, expressions(monkeypatch) as started:
+        next(steps)
+    steps.close()
+    arrays = len(list(trainer.model.parameters())) + len(list(trainer.model.buffers()))
+    assert arrays == 51 and len(launches) <= 122 and len(started) <= 28, (launches, started)
+
+
+def test_a_count_stays_on_the_host():
+    """Where it is read, and where counting starts no kernel."""
+    norm = nn.BatchNorm2d(3).to(SIM)
+    norm(mf.Tensor(np.ones((1, 3, 2, 2), np.float32)).to(SIM))
+    assert type(norm.num_batches_tracked) is np.ndarray and norm.num_batches_tracked == 1
+    assert type(norm.running_mean) is simulator.ndarray
+    there = nn.BatchNorm2d(3).to(SIM)
+    there.load_state_dict(norm.state_dict())
+    assert there.num_batches_tracked == 1

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from minifcn import device
 from minifcn.nn import BatchNorm2d
 from minifcn.training import Checkpoint, Trainer
 from minifcn.training.average import follow
 from minifcn.training.splits import open_splits
 from tests.little import little_settings, voc_folder
+from tests.simulated import needs_compiler
 
 
 def filled(values):
@@ -18,15 +20,16 @@ def filled(values):
     return layer
 
 
-def test_each_array_follows_the_formula():
-    average, expected = filled(100), 100.0
+@pytest.mark.parametrize("name", ["cpu", pytest.param("cuda-sim", marks=needs_compiler)])
+def test_each_array_follows_the_formula(name):
+    average, expected = filled(100).to(name), 100.0
     for step, value in enumerate((3, 7, -2, 5), 1):
-        follow(average, filled(value), 0.3, step)
+        follow(average, filled(value).to(name), 0.3, step)
         decay = min(0.3, step / (step + 9))
         expected = decay * expected + (1 - decay) * value
         for array in (*(p.data for p in average.parameters()), *average.buffers()):
             wanted = value if array.dtype == np.int64 else expected
-            np.testing.assert_allclose(array, wanted, rtol=1e-6)
+            np.testing.assert_allclose(device.move(array, "cpu"), wanted, rtol=1e-6)
     assert decay == 0.3  # the ramp was passed on the way
 
 
@@ -37,8 +40,9 @@ def test_the_first_weights_are_soon_forgotten():
     assert abs(average.running_mean).max() < 1e-4  # 0.999¹⁰ would leave 0.99 of it
 
 
-def test_with_decay_0_the_average_is_the_model():
-    average, model = filled(1), filled(np.float32(0.1))
+@pytest.mark.parametrize("name", ["cpu", pytest.param("cuda-sim", marks=needs_compiler)])
+def test_with_decay_0_the_average_is_the_model(name):
+    average, model = filled(3).to(name), filled(np.float32(0.1)).to(name)
     follow(average, model, 0.0, 5)
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(average.state_dict()[name], array)

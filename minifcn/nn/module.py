@@ -214,7 +214,8 @@ class Module:
         """Move every parameter and buffer below to a device, in place; gives the module back.
 
         Gradients go along. An optimiser made before goes on with the same parameters, but its own
-        arrays stay behind: move the module first.
+        arrays stay behind: move the module first. A buffer that is one whole number, a count, stays
+        on the host, which counts without starting a kernel.
 
         Raises:
             InputError: if there is no such device, or it cannot be used here.
@@ -229,7 +230,9 @@ class Module:
                 parameter.grad = Tensor(device.move(parameter.grad.data, name))
         for module in self.modules():
             for buffer in module._buffer_names:
-                setattr(module, buffer, device.move(getattr(module, buffer), name))
+                array = getattr(module, buffer)
+                if array.ndim or np.issubdtype(array.dtype, np.floating):
+                    setattr(module, buffer, device.move(array, name))
         return self
 
     def apply(self, function: Callable[[Module], Any]) -> Self:

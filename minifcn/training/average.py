@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minifcn import device
+from minifcn.kernels import sgd
 from minifcn.nn import Module
 
 PIECE = 1 << 18
@@ -32,12 +33,15 @@ def follow(average: Module, model: Module, decay: float, step: int) -> None:
         zip(average.buffers(), model.buffers(), strict=True),
     )
     for a, w in arrays:
-        if np.issubdtype(a.dtype, np.floating):
+        if d == 0 or not np.issubdtype(a.dtype, np.floating):
+            a[...] = w
+        elif device.is_gpu(a):
+            # a ← a + (1 − d)·(w − a) in one launch, as a step of gradient descent
+            sgd(a, w, None, d - 1, momentum=0.0, dampening=0.0, decay=-1.0, nesterov=False)
+        else:
             for part, other in _in_pieces(a, w):
                 part *= d
                 part += other * a.dtype.type(1 - d)
-        else:
-            a[...] = w
     for parameter in average.parameters():
         parameter._version += 1  # graphs that kept the old value must notice
 
@@ -46,7 +50,7 @@ def _in_pieces(a: Any, w: Any) -> Iterator[tuple[Any, Any]]:
     """Both arrays, one as long as a cache at a time: (1 − d)·w then takes no memory to speak of."""
     axes = sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))
     rows = [x.transpose(axes) if axes else x for x in (a, w)]
-    if device.is_gpu(a) or a.size <= PIECE or not all(x.flags.c_contiguous for x in rows):
+    if a.size <= PIECE or not all(x.flags.c_contiguous for x in rows):
         yield a, w
         return
     flat, other = (x.reshape(-1) for x in rows)
