@@ -61,6 +61,7 @@ def weight_along_taps(x: np.ndarray, dy: np.ndarray, taps: Taps) -> np.ndarray:
 THREADS = 256
 SHARED = 48 << 10  # bytes of shared memory that every GPU has for a block
 DEEP = 32  # channels of a tile at most
+MOST = 65535  # blocks along a grid's y
 
 
 def depthwise_cuda(
@@ -140,7 +141,7 @@ def _phases(
         if shared <= SHARED and dilation == (1, 1):
             strips = n * -(-(rows + slots - 1) // tall) * -(-w // wide)
             # a part's sums are written and read once: a 32nd of the bytes of x at most
-            parts = max(1, min(strips, n * shape[1] * w // (64 * r * s)))
+            parts = max(1, min(strips, n * shape[1] * w // (64 * r * s), MOST))
             grid = -(-min(step, r) // phases), parts, -(-c // deep)
             return grid, phases, tall, wide, deep, shared
     return None

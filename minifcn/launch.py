@@ -35,6 +35,7 @@ def _folder() -> Path:
 
 FOLDER = _folder()
 DYNAMIC = 48 << 10  # bytes of dynamic shared memory that a kernel may have without asking
+MOST = (1 << 31) - 1, 65535, 65535  # blocks of a grid along x, y and z
 SCALARS = {
     "int": np.int32,
     "unsigned": np.uint32,
@@ -123,6 +124,8 @@ def launch(
         raise TypeError(f"{name} takes {len(declared)} arguments, got {len(arguments)}")
     if min(*grid, *block) < 1:
         raise TypeError(f"{name}: grid {tuple(grid)} of blocks {tuple(block)} is empty")
+    if any(length > most for length, most in zip(grid, MOST)):
+        raise TypeError(f"{name}: grid {tuple(grid)} is larger than a GPU takes, {MOST}")
     arrays = [a for a in arguments if device.is_gpu(a)]
     if not arrays:
         raise TypeError(f"{name}: no argument is an array on a device, so where shall it run?")

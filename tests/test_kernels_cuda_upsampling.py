@@ -262,3 +262,10 @@ def test_a_wrong_phase_is_caught(monkeypatch):
     with planted(monkeypatch, "depthwise.cu", right, wrong), pytest.raises(AssertionError):
         for found, wanted in convolve(case, np.float32):
             close(found, wanted)
+
+
+def test_a_long_thin_picture_asks_for_no_grid_that_a_gpu_refuses():
+    """Five million rows of a pixel: 78,125 parts would keep the bytes of their sums few."""
+    one = (1, 1)
+    tile = depthwise._phases((one, one, (0, 0), one), (1, 5_000_000, 1, 2), 5_000_000, 4)
+    assert max(tile[0][1:]) <= 65535

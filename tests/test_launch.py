@@ -96,6 +96,15 @@ def test_counts_and_names_are_refused():
         run((None, None, None, 1.0, 0, False, 0))
 
 
+def test_a_grid_larger_than_a_gpu_takes_is_refused():
+    """The simulator would run it; a GPU has 65,535 blocks along y and z."""
+    host, x, y = arrays(n=1)
+    for grid in ((1, 65536), (1, 1, 65536), (1 << 31,)):
+        with pytest.raises(TypeError, match="is larger than a GPU takes"):
+            run((x, y, None, 1, 0, False, 1), grid=grid)
+    run((x, y, None, 1, 0, False, 1), grid=(1, 3))
+
+
 def test_arrays_of_two_devices(monkeypatch):
     names = iter(["cuda-sim", "cuda-sim", "cuda", "cuda-sim"] * 3)
     monkeypatch.setattr(device, "name_of", lambda x: next(names))
