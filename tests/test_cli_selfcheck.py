@@ -5,6 +5,8 @@ import json
 import pytest
 
 from minifcn import selfcheck
+from minifcn.cli import selfcheck as command
+from minifcn.cli.console import standard_output
 from minifcn.cli.main import main
 from tests.simulated import forget, needs_compiler, planted
 
@@ -45,6 +47,40 @@ def test_a_mistake_in_a_kernel_is_told_and_ends_in_1(few, monkeypatch, tmp_path,
     printed = capsys.readouterr().out
     assert "✗ relu, NaN" in printed and "something differs" in printed
     assert not json.loads(file.read_text())["ok"]
+
+
+@needs_compiler
+def test_a_card_that_breaks_down_in_training_leaves_a_report(few, monkeypatch, tmp_path, capsys):
+    """After an illegal access every call to a card fails, the one for its name among them."""
+    plain, broken = command.machine, []
+
+    def machine():
+        assert not broken
+        return plain()
+
+    def training(*arguments):
+        broken.append(True)
+        raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+    monkeypatch.setattr(command, "machine", machine)
+    monkeypatch.setattr(selfcheck, "differences", training)
+    file = tmp_path / "report.json"
+    assert main(["selfcheck", "--device", "cuda-sim", "--json", str(file)]) == 1
+    assert "✗ training: RuntimeError: cudaErrorIllegalAddress" in capsys.readouterr().out
+    report = json.loads(file.read_text())
+    assert not report["ok"] and "illegal memory access" in report["training"]["error"]
+    assert report["checks"] and "device cuda" in report["machine"]
+
+
+def test_times_that_end_early_are_kept(monkeypatch, capsys):
+    def speeds():
+        yield selfcheck.Speed("relu", 2.0, 1e6, 1e6)
+        raise MemoryError("out of memory allocating 1 GiB")
+
+    monkeypatch.setattr(selfcheck, "speeds", speeds)
+    assert [row["name"] for row in command._speeds(standard_output())] == ["relu"]
+    printed = capsys.readouterr().out
+    assert "relu" in printed and "the times end here: MemoryError: out of memory" in printed
 
 
 def test_a_device_that_is_not_here_is_one_sentence(capsys):

@@ -19,21 +19,34 @@ from minifcn.cli.console import standard_output
 from minifcn.cli.doctor import findings as machine
 from minifcn.cli.finish import save_text
 from minifcn.cli.place import place
+from minifcn.errors import one_line
 
 STEPS, CLOSE = 20, 2e-3
 """Training steps beside the CPU's; how far the losses may drift apart by rounding, relatively."""
+
+SANITIZER = """\
+for reads out of bounds and races on the card itself, by NVIDIA's memcheck, racecheck, initcheck and
+synccheck; without CuPy's pool, in which arrays lie side by side, so that the end of each is known:
+  compute-sanitizer --tool memcheck python -c "import cupy; cupy.cuda.set_allocator(None); \
+from minifcn.cli.main import main; main(['selfcheck', '--device', 'cuda'])"
+"""
 
 
 def selfcheck(arguments: argparse.Namespace) -> int:
     """Check and report; 0 if all agrees, 1 if something differs."""
     console = standard_output()
     name = place(arguments.device, console)
+    here = {line.what: line.found for line in machine()} | {"node": platform.machine()}
     found = _values(name, console)
     if not all(finding.ok for finding in found):
         _say(console, "training is not tried on kernels that differ")
         training: dict[str, Any] = {"steps": 0, "ok": False}
     else:
-        training = _training(name, console)
+        try:
+            training = _training(name, console)
+        except Exception as error:  # of the device: whatever it says is what there is to report
+            _say(console, f"✗ training: {type(error).__name__}: {one_line(error)}")
+            training = {"steps": 0, "ok": False, "error": one_line(error)}
     rows: list[dict[str, Any]] = []
     if name == "cuda" and training["ok"]:
         rows = _speeds(console)
@@ -45,7 +58,7 @@ def selfcheck(arguments: argparse.Namespace) -> int:
             "minifcn": __version__,
             "date": date.today().isoformat(),
             "device": name,
-            "machine": {line.what: line.found for line in machine()} | {"node": platform.machine()},
+            "machine": here,
             "ok": ok,
             "checks": [asdict(finding) for finding in found],
             "training": training,
@@ -54,11 +67,7 @@ def selfcheck(arguments: argparse.Namespace) -> int:
         save_text(json.dumps(report, indent=1, default=str) + "\n", Path(arguments.json))
     _say(console, "all agrees" if ok else "something differs: please report it with the JSON file")
     if name == "cuda":
-        _say(
-            console,
-            "for races and reads out of bounds on the card itself: compute-sanitizer --tool "
-            "memcheck (or racecheck, initcheck, synccheck) minifcn selfcheck --device cuda",
-        )
+        _say(console, SANITIZER)
     return 0 if ok else 1
 
 
@@ -104,11 +113,14 @@ def _speeds(console: Console) -> list[dict[str, Any]]:
     for heading in ("", "ms", "GB/s", "GFLOP/s", "PyTorch, ms"):
         table.add_column(heading, justify="right" if heading else "left")
     rows = []
-    for speed in checks.speeds():
-        beside = "" if speed.torch_ms is None else f"{speed.torch_ms:.3f}"
-        rates = f"{speed.gb_s:.0f}", f"{speed.gflop_s:.0f}"
-        table.add_row(speed.name, f"{speed.ms:.3f}", *rates, beside)
-        rows.append(asdict(speed) | {"gb_s": speed.gb_s, "gflop_s": speed.gflop_s})
+    try:
+        for speed in checks.speeds():
+            beside = "" if speed.torch_ms is None else f"{speed.torch_ms:.3f}"
+            rates = f"{speed.gb_s:.0f}", f"{speed.gflop_s:.0f}"
+            table.add_row(speed.name, f"{speed.ms:.3f}", *rates, beside)
+            rows.append(asdict(speed) | {"gb_s": speed.gb_s, "gflop_s": speed.gflop_s})
+    except Exception as error:  # too little memory, say: the report is worth having all the same
+        _say(console, f"✗ the times end here: {type(error).__name__}: {one_line(error)}")
     console.print(table)
     return rows
 

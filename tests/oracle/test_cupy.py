@@ -245,6 +245,17 @@ def test_a_call_that_does_not_fit_is_seen():
     assert fits(cupy.concatenate, 5, []) and fits(cupy.cuda.Event, 0, ["timing"])
 
 
+def test_the_command_for_the_sanitizer_is_one():
+    """It is only printed; so what it says to Python is read here."""
+    from minifcn.cli.main import main
+    from minifcn.cli.selfcheck import SANITIZER
+
+    said = re.search(r'-c "(.*)"', SANITIZER)[1]
+    names = {ast.unparse(node.func) for node in ast.walk(ast.parse(said)) if hasattr(node, "func")}
+    assert names == {"cupy.cuda.set_allocator", "main"} and callable(main)
+    assert fits(cupy.cuda.set_allocator, 1, []) is None
+
+
 # -- what the stand-in offers ----------------------------------------------------------------------
 
 
