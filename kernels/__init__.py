@@ -18,9 +18,10 @@ from minifcn.kernels.batch_norm import backward_input, scale_shift, slopes, stat
 from minifcn.kernels.channel_sums import column_sums, relu_backward_sum
 from minifcn.kernels.conv2d import conv2d, conv2d_weight, conv_transpose2d, im2col_panel
 from minifcn.kernels.cross_entropy import amounts, count_labels, cross_entropy
-from minifcn.kernels.elementwise import add, cat_channels, relu, relu_backward, split_channels
+from minifcn.kernels.elementwise import add, cat_channels, split_channels
 from minifcn.kernels.max_pool2d import max_pool2d, max_unpool2d, take_pixels
 from minifcn.kernels.optimizer import adam, sgd
+from minifcn.kernels.relu import positive, relu, relu_backward
 from minifcn.kernels.resample import bilinear, resample
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "im2col_panel",
     "max_pool2d",
     "max_unpool2d",
+    "positive",
     "relu",
     "relu_backward",
     "relu_backward_sum",

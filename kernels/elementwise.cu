@@ -2,43 +2,19 @@
 // written once, neighbouring threads taking neighbouring vectors of 16 bytes.
 #include "vector.cuh"
 
-// y[i] = f(a[i], b[i]); y may be a or b. The last elements that fill no vector, and arrays that do
-// not lie on a multiple of 16 bytes, go one by one.
-template <class F>
-__device__ __forceinline__ void pairwise(const real* a, const real* b, real* y, long long n, F f) {
+// y = a + b; y may be a or b. The last elements that fill no vector, and arrays that do not lie on
+// a multiple of 16 bytes, go one by one.
+extern "C" __global__ void add(const real* a, const real* b, real* y, long long n) {
     const long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     const long long step = (long long)gridDim.x * blockDim.x;
     const long long vectors = is_aligned(a) && is_aligned(b) && is_aligned(y) ? n / VECTOR : 0;
     for (long long i = first; i < vectors; i += step) {
         const Vector u = ((const Vector*)a)[i], v = ((const Vector*)b)[i];
         Vector w;
-        for (int j = 0; j < VECTOR; j++) w.at[j] = f(u.at[j], v.at[j]);
+        for (int j = 0; j < VECTOR; j++) w.at[j] = u.at[j] + v.at[j];
         ((Vector*)y)[i] = w;
     }
-    for (long long i = vectors * VECTOR + first; i < n; i += step) y[i] = f(a[i], b[i]);
-}
-
-// y = x where not x < 0, else 0: NaN stays NaN.
-extern "C" __global__ void relu(const real* __restrict__ x, real* __restrict__ y, long long n) {
-    const long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    const long long step = (long long)gridDim.x * blockDim.x;
-    const long long vectors = is_aligned(x) && is_aligned(y) ? n / VECTOR : 0;
-    for (long long i = first; i < vectors; i += step) {
-        Vector v = ((const Vector*)x)[i];
-        for (int j = 0; j < VECTOR; j++) v.at[j] = v.at[j] < 0 ? 0 : v.at[j];
-        ((Vector*)y)[i] = v;
-    }
-    for (long long i = vectors * VECTOR + first; i < n; i += step) y[i] = x[i] < 0 ? 0 : x[i];
-}
-
-// dx = grad where y > 0, else 0.
-extern "C" __global__ void relu_backward(const real* __restrict__ grad, const real* __restrict__ y,
-                                         real* __restrict__ dx, long long n) {
-    pairwise(grad, y, dx, n, [](real g, real gate) { return gate > 0 ? g : real(0); });
-}
-
-extern "C" __global__ void add(const real* a, const real* b, real* y, long long n) {
-    pairwise(a, b, y, n, [](real u, real v) { return u + v; });
+    for (long long i = vectors * VECTOR + first; i < n; i += step) y[i] = a[i] + b[i];
 }
 
 // Element e of each row of T goes from column first + e to column to + e.

@@ -1,4 +1,4 @@
-"""Loops over all elements: ReLU, the gate that is its derivative, a sum, a joining of channels.
+"""Loops over all elements: a sum, a joining of channels.
 
 An activation's memory is as a rule a contiguous (N, H, W, C) block under a transposed view, so
 these loops run over flat memory, in the order in which it lies; other layouts are copied first.
@@ -17,33 +17,7 @@ from minifcn.kernels import workspace
 from minifcn.kernels.compiled import parallel
 from minifcn.launch import launch
 
-BLOCK = 16384  # elements that one thread takes at a time
-
-
-def relu(x: np.ndarray) -> np.ndarray:
-    """max(x, 0); NaN stays NaN. Any shape; a picture's result is channels-last in memory."""
-    if device.is_gpu(x):
-        return _relu_cuda(x)
-    if device.is_reference():
-        return np.where(x < 0, x.dtype.type(0), x)
-    source = _flat(x)
-    y = workspace.empty(source.shape, x.dtype)
-    if y.size:
-        _relu_numba(source, y, BLOCK)
-    return _like(y, x)
-
-
-def relu_backward(grad: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """grad where y > 0, else 0."""
-    if device.is_gpu(grad):
-        return _each_cuda("relu_backward", (grad, y))
-    if device.is_reference():
-        return np.where(y > 0, grad, grad.dtype.type(0))
-    source, gate = _flat(grad), _flat(y)
-    dx = workspace.empty(source.shape, grad.dtype)
-    if dx.size:
-        _relu_backward_numba(source, gate, dx, BLOCK)
-    return _like(dx, grad)
+BLOCK = 16384  # elements from which on a second thread is worth its start
 
 
 def add(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -122,32 +96,15 @@ def _grid(elements: int, dtype: np.dtype) -> tuple[int]:
     return (min(-(-elements * dtype.itemsize // (16 * THREADS)), MOST),)
 
 
-def _each_cuda(kernel: str, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-    sources = [_flat(a) for a in arrays]
-    n, real = arrays[0].size, arrays[0].dtype
-    y = device.array_module(arrays[0]).empty((n,), real)
-    if n:
-        arguments = *sources, y, n
-        launch("elementwise.cu", kernel, _grid(n, real), (THREADS,), arguments, real=real)
-    return _like(y, arrays[0])
-
-
-def _relu_cuda(x: np.ndarray) -> np.ndarray:
-    if x.dtype in (np.float32, np.float64):
-        return _each_cuda("relu", (x,))
-    return device.array_module(x).where(x < 0, x.dtype.type(0), x)
-
-
 def _add_cuda(a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     if a.dtype not in (np.float32, np.float64) or not (out is None or _is_flat(out)):
         return device.array_module(a).add(a, b, out=out)
-    if out is None:
-        return _each_cuda("add", (a, b))
+    y = device.array_module(a).empty((a.size,), a.dtype) if out is None else _flat(out)
     if a.size:
-        arguments = _flat(a), _flat(b), _flat(out), a.size
         grid = _grid(a.size, a.dtype)
+        arguments = _flat(a), _flat(b), y, a.size
         launch("elementwise.cu", "add", grid, (THREADS,), arguments, real=a.dtype)
-    return out
+    return _like(y, a) if out is None else out
 
 
 def _cat_cuda(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -207,27 +164,6 @@ def _copy_columns_cuda(
 
 
 # -- Numba -----------------------------------------------------------------------------------------
-
-
-@parallel
-def _relu_numba(x, y, block):  # type: ignore[no-untyped-def]
-    zero = x.dtype.type(0)
-    for b in prange((x.size + block - 1) // block):
-        source, target = x[b * block : (b + 1) * block], y[b * block : (b + 1) * block]
-        for i in range(len(source)):
-            value = source[i]
-            target[i] = zero if value < zero else value
-
-
-@parallel
-def _relu_backward_numba(grad, y, dx, block):  # type: ignore[no-untyped-def]
-    zero = grad.dtype.type(0)
-    for b in prange((y.size + block - 1) // block):
-        part = slice(b * block, (b + 1) * block)
-        source, gate, target = grad[part], y[part], dx[part]
-        for i in range(len(source)):
-            value = source[i]
-            target[i] = value if gate[i] > zero else zero
 
 
 @parallel

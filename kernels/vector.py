@@ -85,15 +85,8 @@ class Emitter:
         self.builder.store(value, to).align = self.size
 
     def stream(self, value: Any, pointer: Any) -> None:
-        """Write a vector to memory past the caches (see `stream`), in order only after a `fence`.
-
-        The address must be a multiple of the vector's bytes.
-        """
-        to = self.builder.bitcast(pointer, self.vector.as_pointer())
-        store = self.builder.store(value, to)
-        store.align = VECTOR_BYTES
-        one = ir.Constant(ir.IntType(32), 1)
-        store.set_metadata("nontemporal", self.builder.module.add_metadata([one]))
+        """Write a vector to memory past the caches; see the function of this name."""
+        stream(self.builder, value, self.builder.bitcast(pointer, self.vector.as_pointer()))
 
     def repeat(self, one: Any) -> Any:
         """A vector of one number."""
@@ -122,6 +115,17 @@ class Emitter:
     def not_below(self, value: Any, floor: Any) -> Any:
         """max(value, floor), lane by lane, but NaN stays NaN."""
         return self.builder.select(self.builder.fcmp_ordered("<", value, floor), floor, value)
+
+
+def stream(builder: Any, value: Any, place: Any) -> None:
+    """Write one vector or several to memory past the caches, in order only after a `fence`.
+
+    The address must be a multiple of a vector's bytes. `minifcn.kernels.stream` says what for.
+    """
+    store = builder.store(value, place)
+    store.align = VECTOR_BYTES
+    one = ir.Constant(ir.IntType(32), 1)
+    store.set_metadata("nontemporal", builder.module.add_metadata([one]))
 
 
 def pointer(context: Any, builder: Any, signature: Any, args: Any, which: int) -> Any:

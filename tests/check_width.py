@@ -1,4 +1,5 @@
-"""Run by test_kernels_widths in a process of its own: every algorithm, at a forced vector width.
+"""Run by test_kernels_widths in a process of its own: every algorithm, at a forced vector width,
+and ReLU, whose sixteen elements fill one vector or several.
 
 python -m tests.check_width 8
 """
@@ -7,7 +8,8 @@ import sys
 
 import numpy as np
 
-from minifcn.kernels import vector
+from minifcn import kernels
+from minifcn.kernels import stream, vector
 from tests.convolutions import ALGORITHMS, by_elements, by_minifcn, errors, layer, like_a_layers
 
 #: ragged against every width; 49 channels leave one over in the pieces of Winograd's sums
@@ -23,6 +25,15 @@ def main(lanes):
             found = by_minifcn(name, x, like_a_layers(w), b, dy, padding=padding)
             worst = max(errors(found, wanted))
             assert worst <= 2e-5, (name, x_shape, worst)
+    for dtype in (np.float32, np.float64):
+        x = np.random.default_rng(0).standard_normal(16 * 40 + 5).astype(dtype)
+        for stream.LARGE in (0, 1 << 60):  # past the caches and not
+            y, gate = kernels.relu(x)
+            assert np.array_equal(y, np.maximum(x, 0)), dtype
+            assert np.array_equal(gate, np.packbits(x > 0, bitorder="little")), dtype
+            assert np.array_equal(gate, kernels.positive(x)), dtype
+            dx = kernels.relu_backward(x + 1, gate)
+            assert np.array_equal(dx, np.where(x > 0, x + 1, dtype(0))), dtype
     print("right at", lanes, "lanes")
 
 

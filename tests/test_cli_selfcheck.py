@@ -38,10 +38,10 @@ def test_a_device_that_agrees(few, tmp_path, capsys):
 @needs_compiler
 def test_a_mistake_in_a_kernel_is_told_and_ends_in_1(few, monkeypatch, tmp_path, capsys):
     """NaN is taken for negative: an error that only the case with NaN can show."""
-    right = "v.at[j] = v.at[j] < 0 ? 0 : v.at[j]"
-    wrong = "v.at[j] = v.at[j] > 0 ? v.at[j] : 0"
+    right = "values[j] = values[j] < 0 ? 0 : values[j]"
+    wrong = "values[j] = values[j] > 0 ? values[j] : 0"
     file = tmp_path / "report.json"
-    with planted(monkeypatch, "elementwise.cu", right, wrong):
+    with planted(monkeypatch, "relu.cu", right, wrong):
         assert main(["selfcheck", "--device", "cuda-sim", "--json", str(file)]) == 1
     forget()
     printed = capsys.readouterr().out

@@ -34,7 +34,7 @@ def test_a_clean_kernel(name, capsys):
 
 @needs_compiler
 def test_a_fault_is_told_and_ends_in_1(monkeypatch, capsys):
-    with planted(monkeypatch, "elementwise.cu", "blockIdx.x * blockDim.x", "blockIdx.x"):
+    with planted(monkeypatch, "relu.cu", "blockIdx.x * blockDim.x", "blockIdx.x"):
         assert main(["simulate", "relu", "--size", "1x8x20x20"]) == 1
     forget()
     assert "race: write" in capsys.readouterr().out

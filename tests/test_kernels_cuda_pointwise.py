@@ -1,5 +1,7 @@
 """Point-wise CUDA kernels and optimiser steps, on the simulated GPU, against their definitions."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,13 +26,22 @@ def numbers(shape, dtype, seed=0):
     return a
 
 
+def packed(a):
+    """The gate of a contiguous array, bit by bit."""
+    gate = np.zeros(-(-a.size // 8), np.uint8)
+    for i in np.flatnonzero(a > 0):
+        gate[i // 8] += 1 << i % 8
+    return gate
+
+
 def pointwise(shape, dtype, seed):
-    """Each kernel of elementwise.cu once: (found, wanted)."""
+    """Each kernel of relu.cu and elementwise.cu once: (found, wanted)."""
     a, b = numbers(shape, dtype, seed), numbers(shape, dtype, seed + 1)[::-1].copy()
     pictures = a.transpose(0, 3, 1, 2), b.transpose(0, 3, 1, 2)
     yield both(kernels.relu, pictures[0])
     yield both(kernels.relu, a.reshape(-1))
-    yield both(kernels.relu_backward, *pictures)
+    yield both(kernels.relu_backward, pictures[0], packed(b))
+    yield both(kernels.positive, pictures[1])
     with np.errstate(invalid="ignore"):
         yield both(kernels.add, *pictures)
     yield both(kernels.cat_channels, [a, b, a])
@@ -67,9 +78,39 @@ def test_an_array_that_begins_between_two_vectors():
     """No load of 16 bytes is possible there: one by one."""
     a = numbers((41,), np.float32)
     for first in (1, 2, 3):
+        with running(check=True), np.errstate(invalid="ignore"):
+            found = kernels.add(on_gpu(a)[first:], on_gpu(a)[first:])
+        agree((found.get(),), ((a + a)[first:],), rounding=0)
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 255, 256, 257, 2047, 2048, 2049, 5000])
+def test_relu_where_warps_and_blocks_end(size):
+    """From any element on: the gate's bytes begin at its own first. NaN's and −0's bits are 0."""
+    a = numbers((size + 1,), np.float32, size)
+    for first in (0, 1):
+        part = a[first : first + size]
+        wanted = np.array([v if not v < 0 else np.float32(0) for v in part], np.float32)
         with running(check=True):
-            found = kernels.relu(on_gpu(a)[first:])
-        agree((found.get(),), (np.where(a < 0, np.float32(0), a)[first:],), rounding=0)
+            y, gate = kernels.relu(on_gpu(a)[first : first + size])
+            dx = kernels.relu_backward(y, gate)
+        agree((y.get(), gate.get()), (wanted, packed(part)), rounding=0)
+        agree((dx.get(),), (np.where(part > 0, part, np.float32(0)),), rounding=0)
+
+
+def test_more_elements_than_all_blocks_take_at_once(monkeypatch):
+    monkeypatch.setattr(import_module("minifcn.kernels.relu"), "MOST", 1)
+    a = numbers((2 * 2048 + 300,), np.float32)
+    with running(check=True):
+        found, wanted = both(kernels.relu, a)
+        agree(found, wanted, rounding=0)
+        agree(*both(kernels.relu_backward, a, wanted[1]), rounding=0)
+
+
+def test_integers():
+    """They have no gradient, and take the definition."""
+    found, wanted = both(kernels.relu, np.arange(-7, 8))
+    agree(found, wanted)
+    assert wanted[0].tolist() == 8 * [0] + list(range(1, 8))
 
 
 def step(kernel, shape, axes, buffers, dtype, seed, **rates):
@@ -133,9 +174,13 @@ def test_traffic(c):
     g, b, v = (on_gpu(np.ones((2, 16, 16, c), np.float32)) for _ in range(3))
     rates = {"lr": 0.1, "momentum": 0.9, "dampening": 0.0, "decay": 0.0, "nesterov": False}
     adam = {"lr": 0.1, "beta1": 0.9, "beta2": 0.9, "root": 1.0, "eps": 1.0, "decay": 0.0}
+    bits = x.nbytes // 32
+    gate = on_gpu(np.ones(bits, np.uint8))
+    for call in (lambda: kernels.relu(x), lambda: kernels.relu_backward(x, gate)):
+        with traffic() as moved:
+            call()
+        assert moved.moved == 2 * x.nbytes + bits and moved.per_sector == 32
     for arrays, call in (
-        (2, lambda: kernels.relu(x)),
-        (3, lambda: kernels.relu_backward(x, y)),
         (3, lambda: kernels.add(x, y)),
         (3, lambda: kernels.sgd(g, b, None, **rates)),
         (5, lambda: kernels.sgd(g, b, v, **rates)),
@@ -181,11 +226,36 @@ def test_a_missing_barrier_before_a_tile_is_split_is_caught(monkeypatch):
             kernels.split_channels(x, (150, 151))
 
 
-def test_an_element_too_many_is_caught(monkeypatch):
-    right, wrong = "i < n; i += step) y[i] = x[i] < 0", "i <= n; i += step) y[i] = x[i] < 0"
-    with planted(monkeypatch, "elementwise.cu", right, wrong), running(check=True):
-        with pytest.raises(simulator.KernelFault, match=r"elementwise.cu:\d+: (out of bounds)"):
-            kernels.relu(on_gpu(np.ones(5, np.float32)))
+@pytest.mark.parametrize(
+    "right, wrong",
+    [
+        ("if (i < n) y[i]", "if (i <= n) y[i]"),
+        ("first + 8 * lane < n) gate", "first + 8 * lane <= n) gate"),
+        ("first + 8 * lane < n ? gate", "first + 8 * lane <= n ? gate"),
+    ],
+)
+def test_an_element_or_a_byte_too_many_is_caught(monkeypatch, right, wrong):
+    with planted(monkeypatch, "relu.cu", right, wrong), running(check=True):
+        with pytest.raises(simulator.KernelFault, match=r"relu.cu:\d+: (out of bounds)"):
+            kernels.relu_backward(*kernels.relu(on_gpu(np.ones(8, np.float32))))
+
+
+@pytest.mark.parametrize(
+    "right, wrong",
+    [
+        ("values[j] > 0);", "values[j] >= 0);"),  # the bit of 0
+        ("lane / 4 == j", "lane % 8 == j"),  # another turn's votes
+        ("4 * j + lane / 8", "4 * j + lane % 4"),  # another byte
+        ("byte >> lane % 8", "byte >> (7 - lane % 8)"),  # the first bit the highest
+    ],
+)
+def test_a_bit_out_of_place_is_caught(monkeypatch, right, wrong):
+    a = numbers((300,), np.float32)
+    with planted(monkeypatch, "relu.cu", right, wrong), running():
+        _, gate = kernels.relu(on_gpu(a))
+        dx = kernels.relu_backward(on_gpu(a), on_gpu(packed(a)))
+    alike = np.array_equal(gate.get(), packed(a))
+    assert not (alike and np.array_equal(dx.get(), np.where(a > 0, a, np.float32(0))))
 
 
 def test_a_vector_too_many_is_caught(monkeypatch):

@@ -11,7 +11,7 @@ from PIL import Image
 
 import minifcn as mf
 from minifcn import functional as F
-from minifcn import models, optim
+from minifcn import models, nn, optim
 from minifcn.cli.main import main
 from minifcn.kernels import workspace
 from minifcn.study import free_memory, memory_plan
@@ -128,6 +128,22 @@ def test_the_parts_follow_from_the_shapes():
     assert first.weights == 4 * (16 * 3 * 9 + 16)
     assert max(layer.backward for layer in plan.layers) == plan.highest <= plan.total
     assert {"FCN", "loss"} < set(layers)
+
+
+def test_relu_alone_keeps_a_bit_an_element():
+    """Behind it a pool needs its winners only, so the memory of the result is free again."""
+    rng = np.random.default_rng(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1, generator=rng), nn.Dropout(0.5, generator=rng), nn.ReLU(),
+        nn.MaxPool2d(2, 2), nn.Conv2d(16, 3, 1, generator=rng), nn.Upsample(scale_factor=2),
+    )  # fmt: skip
+    layers = {layer.name: layer for layer in memory_plan(net, (3, 64, 64), 2).layers}
+    elements = 2 * 16 * 64 * 64
+    relu, pool = layers["2"], layers["3"]
+    assert relu.kinds == ("ReLU",) and pool.kinds == ("MaxPool2d",)
+    # its result takes the place of dropout's, which nobody reads; the pool frees it in turn
+    assert relu.kept == pytest.approx(elements / 8, abs=9000)
+    assert pool.kept == pytest.approx(elements / 4 * 5 - 4 * elements, abs=9000)
 
 
 def test_gradient_checkpointing_keeps_less():

@@ -69,7 +69,7 @@ class BatchNorm(Function):
         if self.relu:
             rows = channels_last(x.data)
             y = kernels.scale_shift(rows.reshape(-1, x.shape[1]), self.scale, self.shift)
-            grad = Gate(channels_first(y.reshape(rows.shape)))(grad)
+            grad = Gate(kernels.positive(channels_first(y.reshape(rows.shape))))(grad)
         over = (0, 2, 3)
         centred = x - x.mean(over, keepdim=True)
         rate = 1.0 / ((centred * centred).mean(over, keepdim=True) + self.eps).sqrt()
@@ -98,7 +98,7 @@ class ScaleShift(Function):
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         if self.relu:
-            grad = Gate(self.output)(grad)
+            grad = Gate(kernels.positive(self.output))(grad)
         x, scale, _ = self.inputs
         over = (0, 2, 3)
         return (

@@ -67,7 +67,7 @@ class Conv2d(Function):
         d_weight: Tensor | None = None
         d_bias: Tensor | None = None
         if self.relu and is_grad_enabled():
-            grad = Gate(self.output)(grad)
+            grad = Gate(kernels.positive(self.output))(grad)
         elif self.relu:
             grad, d_bias = _gated_sum(grad, self.output)
         if self.needs[0]:

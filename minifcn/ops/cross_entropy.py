@@ -70,7 +70,7 @@ class CrossEntropy(Function):
         hot = Tensor(elementwise(np.equal, classes, self.target[:, None]).astype(logits.dtype))
         flat = kernels.amounts(self.target.reshape(-1), self.share, self.void)
         amount = flat.reshape(self.target.shape)[:, None]
-        counted = Gate(np.broadcast_to(amount, logits.shape))(logits)  # void: 0
+        counted = Gate(kernels.positive(np.broadcast_to(amount, logits.shape)))(logits)  # void: 0
         return ((log_softmax(counted, 1).exp() - hot) * Tensor(amount) * each,)
 
 

@@ -96,32 +96,35 @@ class Clamp(Function):
 class ReLU(Function):
     """max(x, 0). The gradient passes where the result is positive; 0 at 0.
 
-    Backward needs the sign of the result only, which the next layer keeps anyway.
+    Backward needs neither x nor the result, but one bit an element.
     """
 
     reads = {}
-    reads_output = True
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        return kernels.relu(x)
+        y, self.gate = kernels.relu(x)
+        return y
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (Gate(self.output)(grad),)
+        return (Gate(self.gate)(grad),)
 
 
 class Gate(Function):
-    """The gradient where ``positive`` > 0, else 0: linear in the gradient, and its own adjoint."""
+    """The gradient where ``gate`` has a 1, else 0: linear in the gradient, and its own adjoint.
+
+    ``gate`` has a bit an element, as `kernels.positive` makes them.
+    """
 
     reads = {}
 
-    def __init__(self, positive: np.ndarray) -> None:
-        self.positive = positive
+    def __init__(self, gate: np.ndarray) -> None:
+        self.gate = gate
 
     def forward(self, grad: np.ndarray) -> np.ndarray:
-        return kernels.relu_backward(grad, self.positive)
+        return kernels.relu_backward(grad, self.gate)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (Gate(self.positive)(grad),)
+        return (Gate(self.gate)(grad),)
 
 
 def _sigmoid(x: Any) -> Any:

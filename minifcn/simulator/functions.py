@@ -26,9 +26,9 @@ FUNCTIONS = tuple(
     """all any amax amin argmax argmin argsort argwhere around average bincount broadcast_arrays
     broadcast_to clip concatenate copyto count_nonzero cumprod cumsum diag diagonal diff dot einsum
     expand_dims flatnonzero flip max may_share_memory mean median min moveaxis nan_to_num nansum
-    nonzero outer pad prod ptp ravel repeat reshape roll rollaxis rot90 round shape size sort split
-    squeeze stack std sum swapaxes take take_along_axis tensordot tile trace transpose tril triu
-    unique var vstack hstack where""".split()
+    nonzero outer packbits pad prod ptp ravel repeat reshape roll rollaxis rot90 round shape size
+    sort split squeeze stack std sum swapaxes take take_along_axis tensordot tile trace transpose
+    tril triu unique var vstack hstack where""".split()
 )
 
 

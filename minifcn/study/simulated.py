@@ -111,7 +111,7 @@ def _convolution_operations(shape: Shape) -> int:
 
 
 ALL = (
-    Demonstration("relu", "elementwise.cu", "max(x, 0) and its gradient", _relu,
+    Demonstration("relu", "relu.cu", "max(x, 0) and its gradient", _relu,
                   lambda s: 2 * prod(s)),
     Demonstration("add", "elementwise.cu", "a + b", _add, prod),
     Demonstration("max_pool2d", "max_pool2d.cu", "2×2 windows, two pixels on", _max_pool2d,
