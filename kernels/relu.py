@@ -130,7 +130,7 @@ def _start(kernel: str, arrays: tuple[np.ndarray, ...], like: np.ndarray) -> Non
 # it: sixteen elements, whose comparison is sixteen bits, two bytes. Where a register holds fewer,
 # LLVM takes several. The last elements that are no sixteen take the definition.
 
-BLOCK = 16384  # elements that one thread takes at a time: no byte has bits of two threads
+BLOCK = 16384  # elements that one thread takes at a time, a multiple of 16
 
 
 def _whole(x: np.ndarray) -> int:
