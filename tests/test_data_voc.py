@@ -91,6 +91,20 @@ def test_given_classes_replace_the_file(tmp_path):
     refuse(lambda: two[0], root / "SegmentationClass" / "a.png", "index 2", "row", "0 to 1")
 
 
+def test_pascals_own_folder_needs_no_names(tmp_path):
+    """As VOCtrainval_11-May-2012.tar unpacks: VOCdevkit/VOC2012 without classes.txt."""
+    root = make(tmp_path / "VOCdevkit" / "VOC2012")
+    (root / "classes.txt").unlink()
+    train = voc.load(tmp_path, "train")
+    assert len(train.classes) == 21 and train.classes[:2] == ("background", "aeroplane")
+    assert voc.load(root, "train", classes=("x", "y", "z")).classes == ("x", "y", "z")
+    (root / "classes.txt").write_text("sky\nroad\ncar\n")
+    assert voc.load(root, "train").classes == ("sky", "road", "car")
+    (root / "classes.txt").unlink()
+    other = root.rename(root.with_name("VOCs"))
+    refuse(lambda: voc.load(tmp_path, "train"), other / "classes.txt", "--classes")
+
+
 def test_refused_folders(tmp_path):
     refuse(lambda: voc.load(tmp_path / "none", "train"), tmp_path / "none", "not a folder")
     refuse(lambda: voc.load(tmp_path, "train"), tmp_path, "is empty", "ImageSets")

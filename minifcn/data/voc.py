@@ -5,6 +5,9 @@
     ImageSets/Segmentation/{train,val,test}.txt  the splits: one NAME a line
     classes.txt                                  the classes, one a line, from index 0
 
+PASCAL's own folders, VOC2007 to VOC2012, come without classes.txt: their names are known by the
+folder's. A folder of others' must have it, for 21 names would be put to whatever numbers it holds.
+
 Everingham et al., "The Pascal Visual Object Classes Challenge", IJCV 2010. CamVid in this layout is
 read the same way.
 """
@@ -23,6 +26,8 @@ PASCAL_CLASSES = tuple(
     "motorbike person pottedplant sheep sofa train tvmonitor".split()
 )
 """The 21 classes of VOC 2007 to 2012: `load(folder, "train", classes=PASCAL_CLASSES)`."""
+
+PASCAL_FOLDERS = tuple(f"VOC{year}" for year in range(2007, 2013))
 
 _LISTS = Path("ImageSets") / "Segmentation"
 
@@ -49,7 +54,8 @@ def load(folder: Path | str, split: str, classes: tuple[str, ...] | None = None)
     Args:
         folder: holds `ImageSets`, or `VOCdevkit/NAME/ImageSets`, or `NAME/ImageSets`.
         split: the name of a list in `ImageSets/Segmentation`, for instance "train".
-        classes: the classes' names; None reads `classes.txt`, which lies beside `ImageSets`.
+        classes: the classes' names; None reads `classes.txt`, which lies beside `ImageSets`, or
+            takes PASCAL_CLASSES for a folder of theirs.
 
     Raises:
         InputError: the folder is not laid out so, the list is missing or empty, a listed picture
@@ -58,17 +64,28 @@ def load(folder: Path | str, split: str, classes: tuple[str, ...] | None = None)
     root = find_root(Path(folder))
     names = read_list(root / _LISTS, split)
     if classes is None:
-        path = root / "classes.txt"
-        if not path.is_file():
-            raise InputError(
-                f"{path} does not exist, and without it the classes have no names; write it, one "
-                "name a line from index 0, or give the classes"
-            )
-        classes = read_names(path)
+        classes = class_names(root)
     images = tuple(find_image(root / "JPEGImages", name) for name in names)
     labels = tuple(root / "SegmentationClass" / f"{name}.png" for name in names)
     check_listed(names, labels, split)
     return PairedFiles(names, images, labels, classes, palette_of(labels[0], len(classes)))
+
+
+def class_names(root: Path) -> tuple[str, ...]:
+    """The names in `classes.txt`; without it PASCAL's 21 for a folder called VOC2007 to VOC2012.
+
+    Raises:
+        InputError: there is no such file in a folder of another name, or it cannot be read.
+    """
+    path = root / "classes.txt"
+    if not path.is_file() and root.resolve().name in PASCAL_FOLDERS:
+        return PASCAL_CLASSES
+    if not path.is_file():
+        raise InputError(
+            f"{path} does not exist, and without it the classes have no names; write it, one name "
+            "a line from index 0, or give such a file by --classes"
+        )
+    return read_names(path)
 
 
 def find_root(folder: Path) -> Path:
