@@ -105,7 +105,7 @@ def test_other_classes_are_refused_before_any_label_is_read(stages, tmp_path, mo
     ("command", "says"),
     [
         ("train --from {c} --head fcn16s", "has score.pool3"),
-        ("train --from {a} --widths 5,5,5,5,5", "wanted float32"),
+        ("train --from {a} --widths 5,5,5,5,5", "and 50 more: the first is (4, 3, 3, 3)"),
         ("train --from {a} --weights w.safetensors", "start from one of them"),
         ("train --from {a}/nothing", "does not exist"),
         ("train --resume {a} --from {a}", "--from cannot be given together with --resume"),

@@ -72,7 +72,7 @@ def enlarged(score: np.ndarray, factor: int) -> np.ndarray:
     ("source", "target", "says"),
     [
         (("fcn8s", SMALL), ("fcn16s", SMALL), "has score.pool3.weight and 2 more, unlike fcn16s"),
-        (("fcn32s", SMALL), ("fcn16s", {**SMALL, "fc_channels": 7}), "fc6.conv.weight is float32"),
+        (("fcn32s", SMALL), ("fcn16s", {**SMALL, "fc_channels": 7}), "shapes in fc6.conv.weight"),
         (("fcn32s", SMALL), ("fcn16s", RESNET), "has trunk.stage1.conv1.weight and"),
         (("fcn32s", SMALL), ("fcn16s", {**SMALL, "convs": (2, 1, 1, 1, 1)}), "lacks trunk.stage1"),
     ],

@@ -1,6 +1,7 @@
 """The published recipes: their numbers, how they reach a run, and what each setting does."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,6 +92,16 @@ def test_the_next_stage_takes_the_recipes_next_rate():
     assert (changed.lr, changed.batch_size, changed.recipe) == (1e-6, 20, "batch20")
     together = settings_for("voc", {"head": "fcn16s", "at_once": True})
     assert next_stage(together, {"recipe": "heavy"}).lr == 1e-10
+
+
+def test_skips_stay_scaled_as_they_were_learned():
+    staged = settings_for("voc", {"head": "fcn16s"})
+    for before, given in ((staged, True), (replace(staged, at_once=True), False)):
+        with pytest.raises(InputError, match="leave --at-once out"):
+            next_stage(before, {"at_once": given})
+        assert next_stage(before, {"at_once": before.at_once}).at_once == before.at_once
+    first = settings_for("voc", {"head": "fcn32s"})  # no skips yet
+    assert next_stage(first, {"head": "fcn8s", "at_once": True}).at_once
 
 
 def test_the_next_stage_warms_up_for_a_tenth_at_most():

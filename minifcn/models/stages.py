@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from minifcn.errors import InputError, ShapeError
+from minifcn.errors import InputError
 from minifcn.models.fcn import FCN
 
 LAST = "upscore.input_x"
@@ -45,10 +45,14 @@ def hand_on(coarse: Mapping[str, np.ndarray], fine: FCN) -> list[str]:
                 f"the coarser net {what} {_some(names)}, unlike {fine.config['head']}; hand on to "
                 "a head with the same skips or more, on the same trunk"
             )
-    try:
-        fine.load_state_dict(given, strict=False)
-    except (InputError, ShapeError) as error:
-        raise InputError(f"the coarser net does not fit: {error}") from error
+    differ = [name for name, array in given.items() if array.shape != own[name].shape]
+    if differ:
+        found, wanted = given[differ[0]].shape, own[differ[0]].shape
+        raise InputError(
+            f"the coarser net has other shapes in {_some(differ)}: the first is {found}, wanted "
+            f"{wanted}; build {fine.config['head']} with the settings of the coarser net"
+        )
+    fine.load_state_dict(given, strict=False)
     return new
 
 

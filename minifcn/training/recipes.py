@@ -73,7 +73,8 @@ def next_stage(before: Settings, given: Mapping[str, Any]) -> Settings:
     Its weights take the place of any file that it started from itself. The head is by default the
     next finer one; if the learning rate was a published recipe's, so is the new one. Data of
     another layout bring their own classes and split. Raises InputError where there is no finer
-    head, for another trunk, and for a setting that nothing in the run has a use for.
+    head, for another trunk, for skips scaled otherwise than they were learned, and for a setting
+    that nothing in the run has a use for.
     """
     if given.get("trunk", before.trunk) != before.trunk:
         raise InputError(
@@ -81,6 +82,11 @@ def next_stage(before: Settings, given: Mapping[str, Any]) -> Settings:
             f"{given['trunk']}; leave --trunk out"
         )
     stride = int(before.head.removeprefix("fcn").removesuffix("s"))
+    if stride < 32 and given.get("at_once", before.at_once) != before.at_once:
+        raise InputError(
+            f"the run to start from has skips learned with at_once {before.at_once}, and scaled "
+            "otherwise they would give other scores; leave --at-once out"
+        )
     finest = 4 if before.trunk in RESNET_BLOCKS else 2
     if "head" not in given and stride <= finest:
         raise InputError(
