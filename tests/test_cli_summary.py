@@ -42,6 +42,14 @@ def test_padding_as_published(capsys):
     assert "512×3×4" in lines["fc6.conv"] and "21×8×10" in lines["upscore.pool4"]
 
 
+def test_no_number_is_cut_short(capsys):
+    """The widest table that the README asks for, in the 110 columns of a pipe."""
+    assert main(["summary", "vgg16-fcn8s", "--input", "3x500x500", "--padding", "100"]) == 0
+    out = capsys.readouterr().out
+    (line,) = (line for line in out.splitlines() if line.split()[:1] == ["all"])
+    assert "134,368,799" in line and "…" not in out
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [

@@ -73,12 +73,16 @@ def table(result: Summary, title: str) -> Table:
     """A row for each layer, the sums last."""
     heading = Text(f"{title}, input {_times(result.input)}, one picture")
     rows = Table(title=heading, title_justify="left", box=SIMPLE_HEAD, show_footer=True)
+    rows.pad_edge = False
     rows.add_column("layer", footer="all", no_wrap=True)
     rows.add_column("kind", no_wrap=True)
     rows.add_column("output", justify="right", no_wrap=True)
-    rows.add_column("parameters", justify="right", footer=f"{result.parameters:,}")
-    rows.add_column("multiply-adds", justify="right", footer=f"{result.multiplications:,}")
-    rows.add_column("memory", justify="right", footer=_mib(result.memory), no_wrap=True)
+    for name, footer in (
+        ("parameters", f"{result.parameters:,}"),
+        ("multiply-adds", f"{result.multiplications:,}"),
+        ("memory", _mib(result.memory)),
+    ):
+        rows.add_column(name, justify="right", footer=footer, no_wrap=True)
     rows.add_column("algorithm")
     for layer in result.layers:
         rows.add_row(*_cells(layer))
