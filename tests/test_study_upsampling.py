@@ -118,6 +118,20 @@ def test_a_bright_spot_is_where_it_is(padding):
         assert np.abs(off - middle).max() > limit
 
 
+def test_where_all_is_background_the_likeliest_thing_is_shown():
+    scores = np.zeros((4, 8, 8))
+    scores[0], scores[2] = 3, 1
+    here = CoordinateMap(Fraction(1), Fraction(0), Fraction(0))
+    stages = [study.UpsamplingStage("input_x8", scores, here)]
+    palette = np.arange(12, dtype=np.uint8).reshape(4, 3)
+    image = np.zeros((8, 8, 3), np.uint8)
+    for thing, pixels in (("b", 0), ("c", 1)):  # one pixel found outweighs all that is likely
+        scores[3, 0, :pixels] = 9
+        figure = study.draw_upsampling(image, stages, palette, ("background", "a", "b", "c"))
+        titles = [axes.get_title(loc="left") for axes in figure.axes]
+        assert f"probability of {thing}" in titles
+
+
 @pytest.mark.parametrize("size", [(40, 67), (1, 1), (90, 20)])
 def test_the_drawing_holds_every_stage(size):
     stages = study.upsampling_stages(net(), picture(*size))

@@ -88,16 +88,15 @@ def draw_upsampling(
     """The picture, and each stage beside it: above its classes, below the heat map of one class.
 
     ``image`` uint8 (H, W, 3), of the size that the model saw; ``palette`` uint8 (K, 3). The class
-    of the heat map is the one that the last stage finds most of, background aside; its probability
-    is drawn on one scale for all stages.
+    of the heat map is the one that the last stage finds most of, background aside, or comes nearest
+    to finding where it finds none; its probability is drawn on one scale for all stages.
     """
     height, width = image.shape[:2]
     scores = [stage.enlarged(height, width) for stage in stages]
     labels = [s.argmax(axis=0) for s in scores]
     found = np.bincount(labels[-1].ravel(), minlength=len(classes))
-    if has_background(classes):
-        found[0] = -1
-    shown = int(found.argmax())
+    things = range(1 if has_background(classes) else 0, len(classes))
+    shown = max(things, key=lambda k: (found[k], scores[-1][k].mean()))
     seen = np.unique(np.concatenate([np.unique(label) for label in labels]))
 
     aspect = min(max(height / width, 0.3), 2.5)
