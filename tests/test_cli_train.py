@@ -140,6 +140,14 @@ def test_without_a_test_split_the_score_says_so(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "no test split" in said and "they flatter it" in " ".join(said.split())
     assert "2 validation pictures" in said
+    for command in ("evaluate", "compare"):  # on the pictures that training ended with
+        assert main([command, str(tmp_path / "r")]) == 0
+        assert "2 val pictures" in capsys.readouterr().out
+        assert main([command, str(tmp_path / "r"), "--split", "test"]) == 2
+        assert "test.txt does not exist" in capsys.readouterr().err
+    with_test = voc_folder(tmp_path / "other")
+    assert main(["evaluate", str(tmp_path / "r"), "--data", str(with_test)]) == 0
+    assert "3 test pictures" in capsys.readouterr().out
 
 
 def test_runs_get_names_of_their_own(data, tmp_path, capsys):

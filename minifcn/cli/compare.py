@@ -39,7 +39,7 @@ def compare(arguments: argparse.Namespace) -> int:
         [Segmenter.from_checkpoint(c, path) for c, path in zip(checkpoints, paths, strict=True)],
         paths,
     )
-    dataset = labelled(arguments, checkpoints[0], paths[0])
+    split, dataset = labelled(arguments, checkpoints[0], paths[0])
     for path, segmenter in zip(paths, segmenters.values(), strict=True):
         same_classes(path, segmenter, dataset)
     here = place(arguments.device, console)
@@ -60,7 +60,7 @@ def compare(arguments: argparse.Namespace) -> int:
                 one.update(sample.label, answer, dataset.void)
                 void = np.isnan(one.mean_iou)
                 notes[name].append("" if void else f": {one.mean_iou:.2f}")
-    title = f"{len(dataset)} {arguments.split} pictures{described(arguments.views)}"
+    title = f"{len(dataset)} {split} pictures{described(arguments.views)}"
     console.print(tables.side_by_side(matrices, dataset.classes, title))
     if target is not None:
         means = ", ".join(f"{name} {m.mean_iou:.3f}" for name, m in matrices.items())

@@ -19,7 +19,7 @@ from minifcn.training import Checkpoint, Segmenter
 from minifcn.training import evaluate as score
 from minifcn.training.run import load_settings
 from minifcn.training.segmenter import checkpoint_file
-from minifcn.training.splits import open_split
+from minifcn.training.splits import final_split, open_split
 from minifcn.training.views import described
 
 
@@ -35,13 +35,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
     checkpoint = Checkpoint.load(path)
     segmenter = Segmenter.from_checkpoint(checkpoint, path)
     segmenter.views = arguments.views
-    dataset = labelled(arguments, checkpoint, path)
+    split, dataset = labelled(arguments, checkpoint, path)
     same_classes(path, segmenter, dataset)
     here = place(arguments.device, console)
     segmenter.model.to(here)
     with device.use(here):
         matrix = score(segmenter, dataset).matrix
-    title = f"{path.absolute().parent.name}: {len(dataset)} {arguments.split} pictures"
+    title = f"{path.absolute().parent.name}: {len(dataset)} {split} pictures"
     title += described(arguments.views)
     console.print(tables.per_class(matrix, segmenter.classes, title))
     if target is None:
@@ -53,8 +53,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def labelled(arguments: argparse.Namespace, checkpoint: Checkpoint, path: Path) -> PairedFiles:
-    """The data given, or else those that the model was trained on."""
+def labelled(
+    arguments: argparse.Namespace, checkpoint: Checkpoint, path: Path
+) -> tuple[str, PairedFiles]:
+    """The data given, or else those that the model was trained on; first, which split of them.
+
+    Where none is asked for it is the one that training ends with.
+    """
     given = None if arguments.classes is None else read_names(arguments.classes)
     if arguments.data is not None:
         layout = arguments.layout or recognise(arguments.data)
@@ -64,15 +69,13 @@ def labelled(arguments: argparse.Namespace, checkpoint: Checkpoint, path: Path) 
         if layout in named_there and not (named_there[layout] / "classes.txt").is_file():
             # Without names, and masks may lack the last classes: the model knows them.
             given = given or tuple(str(name) for name in checkpoint.about["classes"])
-        return open_split(arguments.split, layout, arguments.data, given)
+        split = arguments.split or final_split(layout, arguments.data)
+        return split, open_split(split, layout, arguments.data, given)
     settings = load_settings(checkpoint, path)
-    return open_split(
-        arguments.split,
-        arguments.layout or settings.layout,
-        settings.folder,
-        given or settings.classes,
-        settings.test_every,
-    )
+    layout, folder = arguments.layout or settings.layout, settings.folder
+    split = arguments.split or final_split(layout, folder)
+    classes = given or settings.classes
+    return split, open_split(split, layout, folder, classes, settings.test_every)
 
 
 def same_classes(path: Path, segmenter: Segmenter, dataset: PairedFiles) -> None:

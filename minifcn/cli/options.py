@@ -154,7 +154,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     command.add_argument("checkpoint", help="a run's folder, or a .safetensors file in it")
     _add_data(command.add_argument)
-    command.add_argument("--split", default="test", help="train, val or test (default)")
+    command.add_argument("--split", help="train, val or test (default; val where there is no test)")
     command.add_argument("--confusion", metavar="FILE", help="write the confusion matrix: .csv "
                          "for the counts, .png for a picture")  # fmt: skip
     _add_views(command.add_argument, default="one")
@@ -172,7 +172,7 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT",
                          help="runs' folders, or .safetensors files in them")  # fmt: skip
     _add_data(command.add_argument)
-    command.add_argument("--split", default="test", help="train, val or test (default)")
+    command.add_argument("--split", help="train, val or test (default; val where there is no test)")
     command.add_argument("--out", metavar="FILE.png", help="where to draw")
     command.add_argument("--pictures", type=argument.count, metavar="N", help="with --out: to "
                          "draw, evenly spread over the split (default: 4)")  # fmt: skip

@@ -110,9 +110,14 @@ def open_splits(settings: Settings) -> Splits:
         classes = plain.class_names(Path(folder))  # once, and the same for all splits
     source = (layout, folder, classes, settings.test_every)
     train, val = open_split("train", *source), open_split("val", *source)
-    if folder is not None and not _has_test(layout, folder):
+    if final_split(layout, folder) == "val":
         return Splits(train, val, val, test_is_val=True)
     return Splits(train, val, open_split("test", *source))
+
+
+def final_split(layout: str, folder: str | None) -> str:
+    """What a trained model is scored on: "test", or "val" where the folder has no test split."""
+    return "test" if folder is None or _has_test(layout, folder) else "val"
 
 
 def _has_test(layout: str, folder: str) -> bool:
