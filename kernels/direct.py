@@ -4,10 +4,10 @@
 
 A thread takes some columns (output channels) of some pixels of the result and goes through the
 taps. For each it lists the pixels that meet the picture, with the address of what they read (see
-`gathered`), copies its columns of the tap's weights into the cache, and multiplies. So strides and
-phases cost nothing but other addresses, and nothing is multiplied by padding: over a map of 16×16
-that is a fifth of the products of a 7×7 kernel. (An infinite weight times padding, NaN elsewhere,
-is left out so.)
+`gathered`), copies a few columns of the tap's weights into the first cache, and multiplies. So
+strides and phases cost nothing but other addresses, and nothing is multiplied by padding: over a
+map of 16×16 that is a fifth of the products of a 7×7 kernel. (An infinite weight times padding, NaN
+elsewhere, is left out so.)
 
 VGG's fc6 holds a hundred million weights and meets a map of a few pixels: to read them more than
 once would take long. There a thread takes all pixels, so each weight is read once, as it comes from
@@ -37,6 +37,8 @@ BLOCKS = 8  # columns of tiles
 DEPTH = 128  # channels
 PIXELS = 384  # of many; of FEW_PIXELS under MANY_WEIGHTS all
 
+SAME_SET = 4096  # bytes: pixels a multiple of them apart push each other out of the first cache
+
 
 def along_taps(
     x: np.ndarray,
@@ -57,6 +59,8 @@ def along_taps(
     if y.size == 0:
         return y
     wide = 2 * lanes(x.dtype)
+    if by_tap.size >= MANY_WEIGHTS and x.shape[3] * x.itemsize % SAME_SET == 0:
+        x = _a_line_apart(x)
     threads = nb.get_num_threads()
     work = _shares(taps, n, groups, by_tap.size, k // groups, wide, threads)
     most, across = int(work[:, 3].max()), int((work[:, 5] - work[:, 4]).max())
@@ -66,11 +70,20 @@ def along_taps(
         x, weights.reshape(-1), turned, bias, y, taps.order[:, 0].copy(), taps.offset, taps.phases,
         taps.in_stride, taps.out_stride, work,
         workspace.empty((threads, (most + 1) * across), x.dtype),
-        workspace.empty((threads, min(c, DEPTH) * across), x.dtype),
+        workspace.empty((threads, min(c, DEPTH) * wide), x.dtype),
         workspace.empty((threads, 2, most + 2 * TALL), np.dtype(np.int64)),
         c, wide, lanes(x.dtype), x.dtype.type(floor),
     )  # fmt: skip
     return y
+
+
+def _a_line_apart(x: np.ndarray) -> np.ndarray:
+    """x with one cache line of nothing behind each pixel; it is small beside the weights here."""
+    channels, line = x.shape[3], workspace.LINE // x.itemsize
+    apart = workspace.empty((*x.shape[:3], channels + line), x.dtype)
+    apart[..., :channels] = x
+    apart[..., channels:] = 0
+    return apart
 
 
 @lru_cache(maxsize=1024)
@@ -109,28 +122,21 @@ def _shares(
 
 
 @serial
-def _bring_weights(weights, turned, tap, low, depth, left, used, block, wide, side, c, k):  # type: ignore[no-untyped-def]
-    """Some channels and columns of a tap's weights, column of tiles by column of tiles."""
+def _bring_weights(weights, turned, tap, low, depth, left, width, block, wide, side, c, k):  # type: ignore[no-untyped-def]
+    """Some channels of a tap's weights for one column of tiles: (depth, wide), zeros beyond."""
     if turned:  # (taps, K, C) in memory
-        for j in range((used + wide - 1) // wide):
-            width = min(wide, used - j * wide)
-            at = (tap * k + left + j * wide) * c + low
-            turn(weights, at, c, width, depth, block, j * depth * wide, wide, side)
+        turn(weights, (tap * k + left) * c + low, c, width, depth, block, 0, wide, side)
     else:
-        for d in range(depth):  # along a row, as it lies in memory
-            at = (tap * c + low + d) * k + left
-            for j in range((used + wide - 1) // wide):
-                width, to = min(wide, used - j * wide), (j * depth + d) * wide
-                if width < wide:
-                    copy(block, to, weights, at + j * wide, width)
-                    continue
-                copy_vector(block, to, weights, at + j * wide)
-                copy_vector(block, to + side, weights, at + j * wide + side)
-    ragged = used % wide
-    if ragged:
-        last = used // wide * depth * wide
         for d in range(depth):
-            clear(block, last + d * wide + ragged, wide - ragged)
+            at = (tap * c + low + d) * k + left
+            if width < wide:
+                copy(block, d * wide, weights, at, width)
+                continue
+            copy_vector(block, d * wide, weights, at)
+            copy_vector(block, d * wide + side, weights, at + side)
+    if width < wide:
+        for d in range(depth):
+            clear(block, d * wide + width, wide - width)
 
 
 @serial
@@ -173,19 +179,19 @@ def _tap_loop(  # type: ignore[no-untyped-def]
                 at[m], to[m] = at[0], count * across
             for low in range(0, c, DEPTH):
                 depth = min(DEPTH, c - low)
-                _bring_weights(
-                    weights, turned, order[t], low, depth, left, used, block, wide, side, c, k
-                )
                 after, beyond = (t, low + DEPTH) if low + DEPTH < c else (min(t + 1, last - 1), 0)
                 for j in range(parts):
                     _ask_for_weights(
                         weights, turned, order[after], beyond, min(DEPTH, c - beyond), left, used,
                         j, parts, c, k,
                     )  # fmt: skip
-                    gathered_strip(
-                        flat_x, g * c + low, block, j * depth * wide, wide, sums, j * wide, at, to,
-                        depth, met,
+                    _bring_weights(
+                        weights, turned, order[t], low, depth, left + j * wide,
+                        min(wide, used - j * wide), block, wide, side, c, k,
                     )  # fmt: skip
+                    gathered_strip(
+                        flat_x, g * c + low, block, 0, wide, sums, j * wide, at, to, depth, met
+                    )
         image, i, j = pixel // (height * width), pixel // width % height, pixel % width
         for m in range(count):
             row = (image * y.shape[1] + top + i * out_steps[0]) * y.shape[2]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import minifcn as mf
 from minifcn import device
+from minifcn.kernels import workspace
 from tests import naive
 from tests.convolutions import (
     ALGORITHMS,
@@ -158,6 +159,19 @@ def test_a_map_far_smaller_than_its_weights(name):
     x, w, b, dy = random(4, (2, 41, 4, 3), (700, 41, 7, 7), (700,), (2, 700, 4, 3))
     found = by_minifcn(name, x, like_a_layers(w), b, dy, padding=3)
     assert max(errors(found, by_elements(x, w, b, dy, (3, 3)))) <= 5e-6
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_many_weights_and_pixels_a_page_apart(kernel):
+    """As VGG's fc7: pixels of 4 KB, which `direct` spreads. A stray line of them would be NaN."""
+    shape, padding = (1030, 1024, kernel, kernel), kernel // 2
+    x, w, b, dy = random(7, (2, 1024, 3, 5), shape, shape[:1], (2, 1030, 3, 5))
+    workspace.poisoned = True
+    try:
+        found = by_minifcn("direct", x, like_a_layers(w), b, dy, padding=padding)
+    finally:
+        workspace.poisoned = False
+    assert max(errors(found, by_elements(x, w, b, dy, (padding, padding)))) <= 5e-6
 
 
 @pytest.mark.parametrize("c, k", [(16, 16), (64, 48), (15, 64), (64, 3)])
