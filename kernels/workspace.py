@@ -40,15 +40,18 @@ poisoned = False
 
 
 class Region:
-    """Bytes that the system gave in one piece."""
+    """Bytes that the system gave in one piece.
+
+    Its ``address`` is not the system's but counts: older regions come first, and none ends where
+    another begins.
+    """
 
     def __init__(self, size: int) -> None:
-        self.number = next(_numbers)
+        self.address = next(_addresses)
         memory = np.empty(size + LINE, np.uint8)
         # from the start of a cache line on, so that no vector lies across two of them
         start = -memory.ctypes.data % LINE
         self.memory, self.size = memory[start : start + size], size
-        self.address = memory.ctypes.data + start
 
 
 @dataclass(slots=True, eq=False)
@@ -59,15 +62,11 @@ class Place:
     address: int
     size: int
 
-    def is_followed_by(self, other: Place) -> bool:
-        """Whether the two could be one."""
-        return self.region is other.region and self.address + self.size == other.address
 
-
-_numbers = count()
-_free: list[Place] = []  # by region and address; no two touch
+_addresses = count(step=1 << 48)
+_free: list[Place] = []  # by address; no two touch
 _returned: deque[Place] = deque()  # by arrays that died, which may be at any time, in any thread
-_order = attrgetter("region.number", "address")
+_address = attrgetter("address")
 _lock = Lock()
 
 
@@ -131,16 +130,15 @@ def apart() -> Iterator[None]:
 def _lease(size: int) -> np.ndarray:
     with _lock:
         _take_back()
-        number = next((i for i, place in enumerate(_free) if place.size >= size), len(_free))
-        if number == len(_free):
+        found = next((place for place in _free if place.size >= size), None)
+        if found is None:
             region = Region(max(size, REGION))
-            number = _insert(Place(region, region.address, region.size))
-        found = _free[number]
+            found = _free[_insert(Place(region, region.address, region.size))]
         place = Place(found.region, found.address, size)
         found.address += size
         found.size -= size
         if found.size == 0:
-            del _free[number]
+            _free.remove(found)
     start = place.address - place.region.address
     lease = place.region.memory[start : start + size].view(Lease)
     lease.place = place
@@ -149,6 +147,8 @@ def _lease(size: int) -> np.ndarray:
 
 def _take_back() -> None:
     """Free the places of the arrays that have died."""
+    if not _returned:
+        return
     while _returned:
         _insert(_returned.popleft())
     excess = sum(place.size for place in _free) - KEPT
@@ -161,14 +161,15 @@ def _take_back() -> None:
 
 def _insert(place: Place) -> int:
     """Add a free place, joined with those that it touches; give its number."""
-    number = bisect_left(_free, _order(place), key=_order)
-    if number < len(_free) and place.is_followed_by(_free[number]):
+    number = bisect_left(_free, place.address, key=_address)
+    if number < len(_free) and place.address + place.size == _free[number].address:
         place.size += _free.pop(number).size
-    if number > 0 and _free[number - 1].is_followed_by(place):
-        number -= 1
-        _free[number].size += place.size
-    else:
-        _free.insert(number, place)
+    if number > 0:
+        before = _free[number - 1]
+        if before.address + before.size == place.address:
+            before.size += place.size
+            return number - 1
+    _free.insert(number, place)
     return number
 
 

@@ -74,8 +74,8 @@ class Watch:
         self.sample()
         array = real(size)
         region, end = array.place.region, array.place.address + size - array.place.region.address
-        before = self._regions.get(region.number, (None, 0))[1]
-        self._regions[region.number] = weakref.ref(region), max(before, end)
+        before = self._regions.get(region.address, (None, 0))[1]
+        self._regions[region.address] = weakref.ref(region), max(before, end)
         tracemalloc.reset_peak()
         self.sample()
         return array
