@@ -47,7 +47,7 @@ def test_every_kernel_of_a_training_step_has_its_time(small):
     large = {"moments", "merge_statistics", "backward_sums", "merge_slopes", "add_counts"}
     large |= {"add_parts", "copy_columns"}
     # ReLU behind a convolution, and a loss that is differentiated twice, are timed with neither
-    assert declared - timed - large - NOT_TIMED <= {"relu_backward_sum"}
+    assert declared - timed - large - NOT_TIMED <= {"relu_backward_sum", "positive"}
     assert all(one.ms == 2 and one.gb_s > 0 and one.gflop_s > 0 for one in found)
     assert len({one.name for one in found[-3:]}) == 3 and found[-1].name.startswith("training step")
 
