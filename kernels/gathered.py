@@ -25,7 +25,7 @@ from numba.extending import intrinsic
 
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.tile import PIECE, SHORT, TALL, Sums, tiles
-from minifcn.kernels.vector import INT64, LLVM_FLOAT, Emitter, pointer
+from minifcn.kernels.vector import INT64, LLVM_FLOAT, Emitter, pointer, prefetch_line
 
 LINE = 64  # bytes of a cache line
 
@@ -177,27 +177,20 @@ def summing_strip(A, a, at, B, b, b_k, C, c, c_row, pixels, count, halves):  # t
 def prefetch(typing, A, a, row, rows, count):  # type: ignore[no-untyped-def]
     """Let the processor bring ``rows`` pieces of A, of ``count`` elements each, while it computes.
 
-    They start at a, a + row, a + 2·row … and go to the second-level cache. An address beyond the
-    array does no harm: nothing is read that the program could notice.
+    They start at a, a + row, a + 2·row … and go to the second-level cache.
     """
     signature = types.void(A, *[types.int64] * 4)
 
     def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]),
-            "llvm.prefetch.p0i8",
-        )
-        to_read, second_level, of_data = flag(0), flag(2), flag(1)
         size = INT64(A.dtype.bitwidth // 8)
+        byte = ir.IntType(8).as_pointer()
         start = builder.bitcast(pointer(context, builder, signature, args, 0), byte)
         lines = builder.udiv(builder.add(builder.mul(args[4], size), INT64(LINE - 1)), INT64(LINE))
         with cgutils.for_range(builder, args[3]) as r:
             at = builder.gep(start, [builder.mul(builder.mul(r.index, args[2]), size)])
             with cgutils.for_range(builder, lines) as line:
                 address = builder.gep(at, [builder.mul(line.index, INT64(LINE))])
-                builder.call(function, [address, to_read, second_level, of_data])
+                prefetch_line(builder, address, level=2)
         return context.get_dummy_value()
 
     return signature, code

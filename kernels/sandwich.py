@@ -19,11 +19,13 @@ from numba.extending import intrinsic
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter, pointer
 
 
-def sandwich_of(matrix: np.ndarray) -> Any:
+def sandwich_of(matrix: np.ndarray, apart: int = 0) -> Any:
     """The intrinsic for L = ``matrix`` (a, b): reads patches of b × b, writes a × a.
 
     It takes ``(X, x, x_row, x_column, D, d, d_row, d_column, vectors)``: arrays, each with the
     offset of its first element and strides in elements; how many vectors of channels there are.
+    With ``apart``, so many columns to the right lies the patch that is read next, and what is new
+    in it is brought into the caches by then.
     """
 
     @intrinsic
@@ -33,7 +35,7 @@ def sandwich_of(matrix: np.ndarray) -> Any:
         n = types.int64
 
         def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            _write(matrix, Emitter(context, builder, X.dtype), signature, args)
+            _write(matrix, Emitter(context, builder, X.dtype), signature, args, apart)
             return context.get_dummy_value()
 
         return types.void(X, n, n, n, D, n, n, n, n), code
@@ -66,7 +68,12 @@ def finished_sandwich_of(matrix: np.ndarray) -> Any:
 
 
 def _write(
-    matrix: np.ndarray, emit: Emitter, signature: Any, args: Any, finish: bool = False
+    matrix: np.ndarray,
+    emit: Emitter,
+    signature: Any,
+    args: Any,
+    apart: int = 0,
+    finish: bool = False,
 ) -> None:
     a, b = matrix.shape
     builder = emit.builder
@@ -82,7 +89,11 @@ def _write(
         patch, result = emit.at(source, channel), emit.at(target, channel)
         for j in range(b):
             top = emit.at(patch, emit.times(x_column, j))
-            column = [emit.load(emit.at(top, emit.times(x_row, i))) for i in range(b)]
+            places = [emit.at(top, emit.times(x_row, i)) for i in range(b)]
+            column = [emit.load(place) for place in places]
+            if apart and j + apart >= b:  # that column is not in this patch yet
+                for place in places:
+                    emit.prefetch(emit.at(place, emit.times(x_column, apart)), level=1)
             for r in range(a):
                 builder.store(_combined(emit, matrix[r], column), half[r, j])
         for r in range(a):

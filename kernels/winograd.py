@@ -85,10 +85,11 @@ def _times_root(polynomial: list[Fraction], root: Fraction) -> list[Fraction]:
 _A2, _G2, _B2 = matrices(2)
 _A4, _G4, _B4 = matrices(4)
 # Module globals, not closures: otherwise Numba could not keep the callers' machine code on disk.
-_picture_2, _picture_4 = sandwich_of(_B2), sandwich_of(_B4)
+_picture_2, _picture_4 = sandwich_of(_B2, apart=2), sandwich_of(_B4, apart=4)
 _weight_2, _weight_4 = sandwich_of(_G2), sandwich_of(_G4)
 _result_2, _result_4 = finished_sandwich_of(_A2), finished_sandwich_of(_A4)
-_gradient_2, _gradient_4 = sandwich_of(_A2.T.copy()), sandwich_of(_A4.T.copy())
+_gradient_2 = sandwich_of(_A2.T.copy(), apart=2)
+_gradient_4 = sandwich_of(_A4.T.copy(), apart=4)
 _kernel_2, _kernel_4 = sandwich_of(_G2.T.copy()), sandwich_of(_G4.T.copy())
 
 
@@ -147,7 +148,7 @@ def weight(
     blocks, deep, line = -(-k // wide), _whole(c, x.dtype), workspace.LINE // x.itemsize
     frequencies = (m + 2) ** 2
     chunk = GRADIENT_BYTES // (frequencies * x.itemsize * (deep + blocks * wide))
-    chunk = min(max(chunk, 64), 512, _tiles(n, dy.shape[1:3], dilation, m))
+    chunk = min(max(chunk, 64), 256, _tiles(n, dy.shape[1:3], dilation, m))
     patches = workspace.empty((frequencies, chunk * deep + TALL + line), x.dtype)
     gradients = workspace.empty((frequencies, blocks * chunk * wide + line), x.dtype)
     # a thread's last tile may hang over the C rows; one more row, as for the weights above
