@@ -23,7 +23,7 @@ from numba import prange
 
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import parallel, serial
-from minifcn.kernels.pack import contiguous
+from minifcn.kernels.pack import in_memory, turn
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import (
@@ -41,6 +41,7 @@ from minifcn.kernels.tile import (
 from minifcn.kernels.vector import VECTOR_BYTES
 
 DEPTH = 768  # columns of a panel, about: rows of weights that stay in the second-level cache
+CHANNELS = 64  # of a tap's weights that a thread packs at a time
 PANEL_BYTES = 256 * 1024  # of one thread's second-level cache; the rest is for the weights
 
 
@@ -63,15 +64,14 @@ def along_taps(
     if y.size == 0:
         return y
     plan = _plan(taps, n, x.shape[1:3] == out, groups, c, k, x.dtype, nb.get_num_threads())
-    weights = _packed(contiguous(by_tap), taps.order, groups, plan.blocks, plan.wide)
+    weights = _packed(by_tap, taps.order, groups, plan.blocks, plan.wide)
     merged = taps.order.shape[1]
     start = np.zeros((groups, plan.blocks * plan.wide), x.dtype)
     start[:, : k * merged].reshape(groups, merged, k)[...] = bias.reshape(groups, 1, k)
     past = past_caches(y, k) and plan.wide % lanes(x.dtype) == 0
     _multiply_loop(
         x, weights.reshape(-1), start.reshape(-1), y, taps.offset, taps.run, taps.phases,
-        taps.in_stride, taps.out_stride, plan.work,
-        workspace.empty(plan.panels, x.dtype), workspace.empty(plan.edges, x.dtype),
+        taps.in_stride, taps.out_stride, plan.work, workspace.empty(plan.room, x.dtype), plan.panel,
         plan.blocks, k, plan.wide, half_vectors(x.dtype, plan.wide), taps.out_stride == (1, 1),
         plan.as_it_is, _taps_at_once(c), x.dtype.type(floor), past,
     )  # fmt: skip
@@ -82,14 +82,15 @@ class Plan(NamedTuple):
     """What `along_taps` decides by the shapes alone: once for each layer.
 
     ``wide`` columns a block and so many ``blocks``; whether the picture ``as_it_is`` is the matrix;
-    the shapes of the threads' ``panels`` and ``edges``; the ``work``, see `_shares`.
+    the shape of the ``room`` for the threads, in which a ``panel`` takes so many elements and edges
+    the rest; the ``work``, see `_shares`.
     """
 
     wide: int
     blocks: int
     as_it_is: bool
-    panels: Pair
-    edges: Pair
+    room: Pair
+    panel: int
     work: np.ndarray
 
 
@@ -106,8 +107,8 @@ def _plan(
     size = max(8 * TALL, PANEL_BYTES // (depth * np.dtype(dtype).itemsize) // TALL * TALL)
     work = _shares(taps, n, groups, k, wide, size, threads)
     size = int(work[:, 3].max()) + 2 * TALL
-    panels, edges = (threads, size * (depth + wide)), (threads, size * blocks * wide)
-    return Plan(wide, blocks, as_it_is, panels, edges, work)
+    panel, edge = size * (depth + wide), size * blocks * wide
+    return Plan(wide, blocks, as_it_is, (threads, panel + edge), panel, work)
 
 
 def _taps_at_once(c: int) -> int:
@@ -122,9 +123,10 @@ def _packed(
 
     Where phases were merged, a block's columns are the channels of one after the other.
     """
+    weights, turned = in_memory(by_tap)
     c, k = by_tap.shape[1], by_tap.shape[2] // groups
     packed = workspace.empty((groups, blocks, len(order), c, wide), by_tap.dtype)
-    _pack_loop(by_tap.reshape(-1), order, packed, k)
+    _pack_loop(weights.reshape(-1), turned, order, packed, k, lanes(by_tap.dtype))
     return packed
 
 
@@ -160,24 +162,31 @@ def _shares(
 
 
 @parallel
-def _pack_loop(by_tap, order, packed, k):  # type: ignore[no-untyped-def]
+def _pack_loop(by_tap, turned, order, packed, k, side):  # type: ignore[no-untyped-def]
     groups, blocks, reads, c, wide = packed.shape
     merged = order.shape[1]
     flat = packed.reshape(-1)
-    for item in prange(groups * blocks * reads):
-        g, j, t = item // (blocks * reads), item // reads % blocks, item % reads
+    parts = (c + CHANNELS - 1) // CHANNELS
+    for item in prange(groups * blocks * reads * parts):
+        place, low = item // parts, item % parts * CHANNELS
+        high = min(c, low + CHANNELS)
+        g, j, t = place // (blocks * reads), place // reads % blocks, place % reads
         used = min(wide, merged * k - j * wide)
         if used < wide:
-            clear(flat, item * c * wide, c * wide)
-        for d in range(c):
-            to = (item * c + d) * wide
-            column = 0
-            while column < used:
-                phase, channel = (j * wide + column) // k, (j * wide + column) % k
-                count = min(k - channel, used - column)
-                source = ((order[t, phase] * c + d) * groups + g) * k + channel
-                copy(flat, to + column, by_tap, source, count)
-                column += count
+            clear(flat, (place * c + low) * wide, (high - low) * wide)
+        column = 0
+        while column < used:
+            phase, channel = (j * wide + column) // k, (j * wide + column) % k
+            count = min(k - channel, used - column)
+            tap, to = order[t, phase] * c * groups * k, (place * c + low) * wide + column
+            if turned:  # (taps, groups · K, C) in memory
+                source = tap + (g * k + channel) * c + low
+                turn(by_tap, source, c, count, high - low, flat, to, wide, side)
+            else:
+                source = tap + (low * groups + g) * k + channel
+                for d in range(high - low):
+                    copy(flat, to + d * wide, by_tap, source + d * groups * k, count)
+            column += count
 
 
 @serial
@@ -226,7 +235,7 @@ def fill_panel(x, c0, c, offset, run, first, last, grid, steps, pixel, count, pa
 
 @parallel
 def _multiply_loop(  # type: ignore[no-untyped-def]
-    x, weights, start, y, offset, run, phases, steps, out_steps, work, panels, edges,
+    x, weights, start, y, offset, run, phases, steps, out_steps, work, room, most,
     blocks, k, wide, halves, dense, as_it_is, taps_at_once, floor, past,
 ):  # fmt: skip
     out_y, out_x = out_steps
@@ -236,7 +245,8 @@ def _multiply_loop(  # type: ignore[no-untyped-def]
     for item in prange(len(work)):
         g, f, pixel, count, low, high = work[item]
         top, left, height, width, first, last, together = phases[f]
-        panel, edge = panels[nb.get_thread_id()], edges[nb.get_thread_id()]
+        mine = room[nb.get_thread_id()]
+        panel, edge = mine[:most], mine[most:]
         inner = dense and covered(count) == count
         first_column, total = low * wide, min(high * wide, together * k) - low * wide
         across = (high - low) * wide  # of a row of edge
@@ -272,13 +282,14 @@ def _multiply_loop(  # type: ignore[no-untyped-def]
             fence()
         if inner and total == across:
             continue
+        image, i, j = pixel // (height * width), pixel // width % height, pixel % width
         for m in range(count):
-            image, i, j = (
-                (pixel + m) // (height * width),
-                (pixel + m) % (height * width) // width,
-                (pixel + m) % width,
-            )
             to = ((image * y.shape[1] + top + i * out_y) * y.shape[2] + left + j * out_x) * all_k
+            j += 1
+            if j == width:
+                i, j = i + 1, 0
+                if i == height:
+                    image, i = image + 1, 0
             if together == 1:
                 done = total // wide * wide if inner else 0  # whole blocks are in y already
                 here = to + g * k + first_column + done

@@ -69,7 +69,7 @@ def weight_along_taps(
     height, across = plan.sums[-2:]
     _weight_loop(
         x, dy, sums.reshape(-1), taps.offset, taps.run, taps.in_stride, plan.work,
-        workspace.empty(plan.panels, x.dtype), workspace.empty(plan.gradients, x.dtype),
+        workspace.empty(plan.room, x.dtype), plan.panel,
         workspace.empty((threads, 2, PIXELS), np.dtype(np.int64)),
         k, plan.wide, across, height, half_vectors(x.dtype, plan.wide), plan.lies, plan.alone,
         plan.ones,
@@ -89,16 +89,16 @@ class Plan(NamedTuple):
 
     ``wide`` columns a block; whether dy is read where it ``lies``; whether each piece of the
     ``work`` (see `_shares`) is of one tap ``alone``, and the last has a column of ``ones`` behind
-    its taps, for dL/db; the shapes of ``panels`` and ``gradients``, a row a thread, and of
-    ``sums``: (parts, groups, rows, columns).
+    its taps, for dL/db; the shape of the ``room`` for the threads, in which a ``panel`` takes so
+    many elements and columns of dy the rest, and of ``sums``: (parts, groups, rows, columns).
     """
 
     wide: int
     lies: bool
     alone: bool
     ones: bool
-    panels: Pair
-    gradients: Pair
+    room: Pair
+    panel: int
     sums: tuple[int, int, int, int]
     work: np.ndarray
 
@@ -123,10 +123,10 @@ def _plan(
     last = int(work[-1, 3] - work[-1, 2])
     exact = parts == 1 and groups == 1 and across == k and rows(last) == last and not ones
     lies = groups == 1 and k == across and k <= FEW
-    panels = threads, PIXELS * (depth + 2 * TALL + wide)
-    gradients = threads, 0 if lies and not alone else PIXELS * across
+    panel = PIXELS * (depth + 2 * TALL + wide)
+    room = threads, panel + (0 if lies and not alone else PIXELS * across)
     sums = parts, groups, count * c + (0 if exact else 2 * TALL), across
-    return Plan(wide, lies, alone, ones, panels, gradients, sums, work)
+    return Plan(wide, lies, alone, ones, room, panel, sums, work)
 
 
 def _shares(
@@ -168,7 +168,7 @@ def _shares(
 
 @parallel
 def _weight_loop(  # type: ignore[no-untyped-def]
-    x, dy, sums, offset, run, steps, work, panels, gradients, places, k, wide, across, height,
+    x, dy, sums, offset, run, steps, work, room, most, places, k, wide, across, height,
     halves, lies, alone, ones,
 ):  # fmt: skip
     _, p, q, all_k = dy.shape
@@ -177,7 +177,8 @@ def _weight_loop(  # type: ignore[no-untyped-def]
     flat_x, flat_dy = x.reshape(-1), dy.reshape(-1)
     for item in prange(len(work)):
         g, part, low, high, begin, end = work[item]
-        panel, gradient = panels[nb.get_thread_id()], gradients[nb.get_thread_id()]
+        mine = room[nb.get_thread_id()]
+        panel, gradient = mine[:most], mine[most:]
         at, of = places[nb.get_thread_id(), 0], places[nb.get_thread_id(), 1]
         first, last = low // c, min((high + c - 1) // c, len(offset))  # taps of rows low … high − 1
         depth = (last - first) * c

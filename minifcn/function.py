@@ -62,7 +62,7 @@ class Function:
         for x in tensors:
             if x is not None and device.share_memory(output.data, x.data):  # a view
                 output._clock = x._clock
-        smooth = np.issubdtype(output.dtype, np.floating)
+        smooth = output.dtype.kind == "f"
         if is_grad_enabled() and smooth and any(x is not None and x.requires_grad for x in tensors):
             self.needs = tuple(x is not None and x.requires_grad for x in tensors)
             self.nodes = [None if x is None or not x.requires_grad else x.node for x in tensors]
