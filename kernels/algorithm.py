@@ -6,7 +6,7 @@ name       what                                                    serves
 im2col     panels of the column matrix, times register tiles       everything
 gemm       the same without a panel: the picture is the matrix     1×1 kernels of stride 1
 direct     tap by tap, no column matrix, each weight read once     all but weight gradients
-winograd2  F(2×2, 3×3): 16 multiplications for 36                  3×3 kernels of stride 1
+winograd2  F(2×2, 3×3): 16 multiplications for 36; 25 of stride 2  3×3 kernels of stride 1, 2
 winograd4  F(4×4, 3×3): 36 multiplications for 144                 3×3 kernels of stride 1
 depthwise  one filter a channel, summed directly                   as many groups as channels
 =========  ======================================================  ===========================
@@ -73,10 +73,11 @@ def choose(
     if groups == c == k and groups > 1:
         return "depthwise"
     plain = stride == (1, 1) and groups == 1
+    halves = stride == (2, 2) and dilation == (1, 1)
     served = {
         "im2col": True,
         "direct": kind != "weight",
-        "winograd2": kernel == (3, 3) and stride == (1, 1),
+        "winograd2": kernel == (3, 3) and (stride == (1, 1) or halves),
         "winograd4": kernel == (3, 3) and stride == (1, 1),
     }
     if _forced is not None and served[_forced]:
@@ -85,12 +86,16 @@ def choose(
     read_once = plain and kind != "weight" and weights >= MANY_WEIGHTS and pixels <= FEW_PIXELS
     if plain and kernel == (1, 1):
         return "direct" if read_once else "gemm"
-    if served["winograd4"] and dtype == np.float32 and min(c, k) // groups >= 16:
-        names = "winograd4", "winograd2", "im2col"
-        # with dilation, the pixels so far apart are a picture by themselves
-        size = -(-out[0] // dilation[0]), -(-out[1] // dilation[1])
+    if served["winograd2"] and dtype == np.float32 and min(c, k) // groups >= 16 * stride[0]:
+        names = (
+            ("winograd4", "winograd2", "im2col") if stride == (1, 1) else ("winograd2", "im2col")
+        )
+        # with dilation, the pixels so far apart are a picture by themselves; the gradient for the
+        # input of stride 2 falls into four phases
+        apart = stride if kind == "input" and stride == (2, 2) else dilation
+        size = -(-out[0] // apart[0]), -(-out[1] // apart[1])
         batch *= dilation[0] * dilation[1]
-        return min(names, key=lambda name: _cost(name, c * k // groups, batch, size))
+        return min(names, key=lambda name: _cost(name, c * k // groups, batch, size, stride[0]))
     return "direct" if read_once else "im2col"
 
 
@@ -105,19 +110,19 @@ def choose_cuda(c: int, k: int, windows: tuple[Pair, Pair, Pair, Pair], groups: 
     return "im2col" if groups == 1 and (plain or _forced == "im2col") else "implicit"
 
 
-def _cost(name: str, filters: int, batch: int, out: Pair) -> float:
+def _cost(name: str, filters: int, batch: int, out: Pair, stride: int) -> float:
     """The time of a 3×3 convolution, counted in products of one matrix with one pixel or tile.
 
     Each of an algorithm's matrices of so many ``filters`` (C·K), 9 taps or n² frequencies, meets
     every pixel or tile; and it is made from the weights, written and read again, which takes as
     long as some more products: few where the matrices stay in the third-level cache, many where
-    they go through memory.
+    they go through memory, and of stride 2, where less is saved (so it was measured).
     """
     m = WINOGRAD.get(name, 1)
-    matrices = 9 if m == 1 else (m + 2) ** 2
+    matrices = 9 if m == 1 else (m + 1 + stride) ** 2
     in_cache = 4 * matrices * filters <= CACHE_BYTES
     met = batch * -(-out[0] // m) * -(-out[1] // m)
-    return matrices * (met + (9 if in_cache else 45))
+    return matrices * (met + (9 if in_cache and (m == 1 or stride == 1) else 45))
 
 
 class conv_algorithm:

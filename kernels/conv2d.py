@@ -62,7 +62,9 @@ def conv2d(
     )
     if how in algorithm.WINOGRAD:
         m = algorithm.WINOGRAD[how]
-        return winograd.conv(x, by_tap, b, padding, dilation, groups, out, m, floor)
+        return winograd.conv(
+            x, by_tap, b, padding, dilation, groups, out, m, floor, stride=stride[0]
+        )
     taps = convolution(kernel, stride, padding, dilation, out)
     if how == "depthwise":
         return _at_least(floor, depthwise.along_taps(x, by_tap[:, 0], b, taps, out))
@@ -99,8 +101,10 @@ def conv_transpose2d(
     )
     if how in algorithm.WINOGRAD:  # the same convolution backwards: taps in the opposite order
         pad = 2 * dilation[0] - padding[0], 2 * dilation[1] - padding[1]
-        m = algorithm.WINOGRAD[how]
-        return winograd.conv(x, by_tap, b, pad, dilation, groups, out, m, flipped=True)
+        m, pad = algorithm.WINOGRAD[how], pad if stride == (1, 1) else padding
+        return winograd.conv(
+            x, by_tap, b, pad, dilation, groups, out, m, flipped=True, stride=stride[0]
+        )
     if how == "depthwise":
         taps = transposed((r, s), stride, padding, dilation, out)
         return depthwise.along_taps(x, by_tap[:, 0], b, taps, out)
@@ -141,7 +145,8 @@ def conv2d_weight(
             "weight", x.shape[3], k, kernel, stride, dilation, groups, out, len(x), x.dtype
         )
         if how in algorithm.WINOGRAD and dy.size:
-            by_tap = winograd.weight(x, dy, padding, dilation, groups, algorithm.WINOGRAD[how])
+            m = algorithm.WINOGRAD[how]
+            by_tap = winograd.weight(x, dy, padding, dilation, groups, m, stride=stride[0])
         else:
             taps = convolution(kernel, stride, padding, dilation, out)
             if how == "depthwise":

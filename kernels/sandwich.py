@@ -9,7 +9,7 @@ registers or the nearest cache.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -19,31 +19,52 @@ from numba.extending import intrinsic
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter, pointer
 
 
-def sandwich_of(matrix: np.ndarray, apart: int = 0) -> Any:
-    """The intrinsic for L = ``matrix`` (a, b): reads patches of b × b, writes a × a.
+class Side(NamedTuple):
+    """L (a, b), for patches of b × b of which a × a are made.
 
-    It takes ``(X, x, x_row, x_column, D, d, d_row, d_column, vectors)``: arrays, each with the
-    offset of its first element and strides in elements; how many vectors of channels there are.
     With ``apart``, so many columns to the right lies the patch that is read next, and what is new
     in it is brought into the caches by then.
     """
 
+    L: np.ndarray
+    apart: int = 0
+
+
+Sides = tuple[Side, Side]
+
+
+def twice(side: Side) -> Sides:
+    """A pair of the same."""
+    return side, side
+
+
+def sandwich_of(plain: Sides, strided: Sides) -> Any:
+    """The intrinsic for one of four matrices.
+
+    It takes ``(four, strided, X, x, x_row, x_column, D, d, d_row, d_column, vectors)``: which
+    matrix; arrays, each with the offset of its first element and strides in elements; how many
+    vectors of channels there are. ``four`` chooses the second of a pair when the code runs, and a
+    ``strided`` that is not None the second pair when it is compiled: a kernel then holds two.
+    """
+
     @intrinsic
-    def sandwich(typing, X, x, x_row, x_column, D, d, d_row, d_column, vectors):  # type: ignore[no-untyped-def]
+    def sandwich(  # type: ignore[no-untyped-def]
+        typing, four, pair, X, x, x_row, x_column, D, d, d_row, d_column, vectors
+    ):
         if X.dtype != D.dtype or X.dtype not in LLVM_FLOAT:
             return None
-        n = types.int64
+        n, sides = types.int64, plain if isinstance(pair, types.NoneType) else strided
 
         def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            _write(matrix, Emitter(context, builder, X.dtype), signature, args, apart)
+            _choose(sides, Emitter(context, builder, X.dtype), signature, args)
             return context.get_dummy_value()
 
-        return types.void(X, n, n, n, D, n, n, n, n), code
+        return types.void(types.boolean, pair, X, n, n, n, D, n, n, n, n), code
 
     return sandwich
 
 
-def finished_sandwich_of(matrix: np.ndarray) -> Any:
+def finished_sandwich_of(plain: Sides, strided: Sides) -> Any:
     """The same, and a layer's bias and ReLU: D = max(floor, S[s + c] + Σ …), NaN staying NaN.
 
     Four more arguments: ``(…, S, s, floor, past)``; a floor of −∞ is no ReLU, and ``past`` says
@@ -52,36 +73,43 @@ def finished_sandwich_of(matrix: np.ndarray) -> Any:
 
     @intrinsic
     def sandwich(  # type: ignore[no-untyped-def]
-        typing, X, x, x_row, x_column, D, d, d_row, d_column, vectors, S, s, floor, past
+        typing, four, pair, X, x, x_row, x_column, D, d, d_row, d_column, vectors, S, s, floor, past
     ):
         if X.dtype != D.dtype or X.dtype != S.dtype or X.dtype not in LLVM_FLOAT:
             return None
-        n = types.int64
+        n, sides = types.int64, plain if isinstance(pair, types.NoneType) else strided
 
         def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            _write(matrix, Emitter(context, builder, X.dtype), signature, args, finish=True)
+            _choose(sides, Emitter(context, builder, X.dtype), signature, args, finish=True)
             return context.get_dummy_value()
 
-        return types.void(X, n, n, n, D, n, n, n, n, S, n, X.dtype, types.boolean), code
+        both, end = types.boolean, (S, n, X.dtype, types.boolean)
+        return types.void(both, pair, X, n, n, n, D, n, n, n, n, *end), code
 
     return sandwich
 
 
-def _write(
-    matrix: np.ndarray,
-    emit: Emitter,
-    signature: Any,
-    args: Any,
-    apart: int = 0,
-    finish: bool = False,
-) -> None:
+def _choose(sides: Sides, emit: Emitter, signature: Any, args: Any, finish: bool = False) -> None:
+    two, four = sides
+    if two is four:
+        _write(two, emit, signature, args, finish)
+        return
+    with emit.builder.if_else(args[0]) as (yes, no):
+        with yes:
+            _write(four, emit, signature, args, finish)
+        with no:
+            _write(two, emit, signature, args, finish)
+
+
+def _write(side: Side, emit: Emitter, signature: Any, args: Any, finish: bool) -> None:
+    matrix, apart = side
     a, b = matrix.shape
     builder = emit.builder
-    x_row, x_column, d_row, d_column, vectors = (args[i] for i in (2, 3, 6, 7, 8))
-    source, target = (pointer(emit.context, builder, signature, args, which) for which in (0, 4))
+    x_row, x_column, d_row, d_column, vectors = (args[i] for i in (4, 5, 8, 9, 10))
+    source, target = (pointer(emit.context, builder, signature, args, which) for which in (2, 6))
     if finish:
-        start = pointer(emit.context, builder, signature, args, 9)
-        lowest = emit.repeat(args[11])
+        start = pointer(emit.context, builder, signature, args, 11)
+        lowest = emit.repeat(args[13])
     with builder.goto_entry_block():
         half = {(r, j): builder.alloca(emit.vector) for r in range(a) for j in range(b)}
     with cgutils.for_range(builder, vectors) as loop:
@@ -104,7 +132,7 @@ def _write(
             if finish:
                 bias = emit.load(emit.at(start, channel))
                 values = [emit.not_below(builder.fadd(v, bias), lowest) for v in values]
-                with builder.if_else(args[12]) as (past, kept):
+                with builder.if_else(args[14]) as (past, kept):
                     with past:
                         for value, place in zip(values, places, strict=True):
                             emit.stream(value, place)

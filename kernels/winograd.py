@@ -1,4 +1,4 @@
-"""Winograd's convolution for 3×3 kernels of stride 1: F(2×2, 3×3) and F(4×4, 3×3).
+"""Winograd's convolution for 3×3 kernels: F(2×2, 3×3) and F(4×4, 3×3), and one of stride 2.
 
 A tile of m × m results reads a patch d of n × n pixels, n = m + 2. With the matrices below,
 
@@ -9,15 +9,13 @@ where ⊙ is element by element: n² multiplications instead of 9 m², that is 1
 product of (tiles, C) with (C, K), which the register tile does; the transforms are additions and a
 few multiplications by constants.
 
-The idea: a convolution is a product of polynomials, Y(z) = g(z)·d(z); evaluate both at n points,
-multiply there, interpolate (Toom, Cook). Which points decides how errors grow. With 0, ±⅝, ±3⁄2
-and ∞ for m = 4, float32 rounds 2.1 to 2.9 times as much as PyTorch's plain sums (root mean square,
-16 to 256 channels); with 0, ±1, ½, −2 and ∞ half as much again. Points in pairs also put more zeros
-into B.
-
 The gradient for w is the same with the roles exchanged: d and dy are transformed, and
 
     dg = Gᵀ [ Σ_tiles (Bᵀ d B) ⊙ (A dy Aᵀ) ] G
+
+Of stride 2, a tile of 2 × 2 results reads 5 × 5 pixels and takes 25 multiplications for 36; turned
+round for the gradient for x, 4 × 4 pixels of it come from 3 × 3 of dy. `winograd_matrices` tells
+where the matrices come from.
 
 With dilation d, the pixels d apart are d² pictures by themselves, each with an ordinary
 convolution. Groups are so many convolutions beside each other.
@@ -31,7 +29,7 @@ Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.
 
 from __future__ import annotations
 
-from fractions import Fraction
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
@@ -40,57 +38,44 @@ from numba import prange
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import parallel, serial
 from minifcn.kernels.pack import contiguous
-from minifcn.kernels.sandwich import finished_sandwich_of, sandwich_of
+from minifcn.kernels.sandwich import Side, finished_sandwich_of, sandwich_of, twice
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.taps import Pair
 from minifcn.kernels.tile import TALL, clear, columns, copy, half_vectors, lanes, rows, strip
+from minifcn.kernels.winograd_matrices import STRIDED, TURNED, matrices
 
 PATCHES_BYTES = 640 * 1024  # transformed patches of one thread: most of a second-level cache
 GRADIENT_BYTES = 16 << 20  # transformed patches of all threads, in the third-level cache
 
 
-def matrices(m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Aᵀ (m, n), G (n, 3) and Bᵀ (n, n) of F(m×m, 3×3), n = m + 2, exact and then rounded."""
-    points = {2: ("0", "1", "-1"), 4: ("0", "5/8", "-5/8", "3/2", "-3/2")}[m]
-    at = [Fraction(p) for p in points]
-    n = m + 2
-    A = [[p**k for p in at] + [Fraction(k == m - 1)] for k in range(m)]  # values, as of d·g there
-    G, B = [], []
-    for p in at:
-        others = [q for q in at if q != p]
-        scale = Fraction(1)
-        product = [Fraction(1)]  # Π (z − q), lowest power first
-        for q in others:
-            scale *= p - q
-            product = _times_root(product, q)
-        G.append([p**k / scale for k in range(3)])
-        B.append([*product, Fraction(0)])
-    whole = [Fraction(1)]
-    for q in at:
-        whole = _times_root(whole, q)
-    G.append([Fraction(0), Fraction(0), Fraction(1)])  # the point at infinity: leading coefficients
-    B.append(whole)
-    assert len(B) == len(G) == n
-    return tuple(np.array(M, dtype=np.float64) for M in (A, G, B))  # type: ignore[return-value]
-
-
-def _times_root(polynomial: list[Fraction], root: Fraction) -> list[Fraction]:
-    """polynomial · (z − root)."""
-    zero = [Fraction(0)]
-    return [
-        high - root * low for high, low in zip(zero + polynomial, polynomial + zero, strict=True)
-    ]
-
-
-_A2, _G2, _B2 = matrices(2)
-_A4, _G4, _B4 = matrices(4)
+(_A2, _G2, _B2), (_A4, _G4, _B4) = matrices(2), matrices(4)
+(_AS, _GS, _BS), (_AT, _BT) = STRIDED, TURNED
 # Module globals, not closures: otherwise Numba could not keep the callers' machine code on disk.
-_picture_2, _picture_4 = sandwich_of(_B2, apart=2), sandwich_of(_B4, apart=4)
-_weight_2, _weight_4 = sandwich_of(_G2), sandwich_of(_G4)
-_result_2, _result_4 = finished_sandwich_of(_A2), finished_sandwich_of(_A4)
-_gradient_2 = sandwich_of(_A2.T.copy(), apart=2)
-_gradient_4 = sandwich_of(_A4.T.copy(), apart=4)
-_kernel_2, _kernel_4 = sandwich_of(_G2.T.copy()), sandwich_of(_G4.T.copy())
+_picture = sandwich_of((Side(_B2, 2), Side(_B4, 4)), (Side(_BS, 4), Side(_BT, 2)))
+_filter = sandwich_of((Side(_G2), Side(_G4)), twice(Side(_GS)))
+_result = finished_sandwich_of((Side(_A2), Side(_A4)), (Side(_AS), Side(_AT)))
+_gradient = sandwich_of((Side(_A2.T, 2), Side(_A4.T, 4)), twice(Side(_AS.T, 2)))
+_kernel = sandwich_of((Side(_G2.T), Side(_G4.T)), twice(Side(_GS.T)))
+
+
+class Tile(NamedTuple):
+    """The lengths of a tile along one axis.
+
+    ``n`` frequencies, from a patch of ``size`` pixels, the next of which lies ``step`` further; so
+    many ``results``.
+    """
+
+    n: int
+    size: int
+    step: int
+    results: int
+
+
+def tile_of(m: int, stride: int, flipped: bool = False) -> Tile:
+    """The tile of F(m×m, 3×3), or of the one of stride 2, which ``flipped`` turns round."""
+    if stride == 1:
+        return Tile(m + 2, m + 2, m, m)
+    return Tile(5, 3, 2, 4) if flipped else Tile(5, 5, 4, 2)
 
 
 def conv(
@@ -104,51 +89,67 @@ def conv(
     m: int,
     floor: float = -np.inf,
     flipped: bool = False,
+    stride: int = 1,
 ) -> np.ndarray:
     """max(floor, b + x * w), (N, *out, K).
 
     x is (N, H, W, C), by_tap (9, C/groups, K) and bias (K,). ``padding`` is above and to the left,
     and may be negative (rows and columns that are left out). ``flipped`` takes the taps in the
-    opposite order: the last meets the upper left pixel.
+    opposite order: the last meets the upper left pixel. With a ``stride`` of 2 that is the
+    adjoint, a transposed convolution, and ``padding`` is cut off its result.
     """
     n, c, k = x.shape[0], by_tap.shape[1], by_tap.shape[2] // groups
     y = workspace.empty((n, *out, groups * k), x.dtype)
     wide = columns(x.dtype, k)
     blocks, deep, line = -(-k // wide), _whole(c, x.dtype), workspace.LINE // x.itemsize
-    frequencies = (m + 2) ** 2
+    tile, strided = tile_of(m, stride, flipped), None if stride == 1 else True
+    frequencies, four, cut = tile.n**2, tile.results == 4, (0, 0)
+    if strided and flipped:
+        # a tile begins with a pixel that meets tap 1: every other one, from that before the
+        # picture on if the padding is even
+        cut = 1 - padding[0] % 2, 1 - padding[1] % 2
+        padding = (1 - padding[0] + cut[0]) // 2, (1 - padding[1] + cut[1]) // 2
     # one row of weights more than needed: streams a power of two apart would share a cache set
     weights = workspace.empty((groups * blocks, frequencies, c + 1, wide), x.dtype)
     start = np.zeros((groups, blocks * wide), x.dtype)
     start[:, :k] = bias.reshape(groups, k)
     filters, vectors = _padded(by_tap, groups, blocks * wide), wide // lanes(x.dtype)
-    _weights_loop(filters, weights.reshape(-1), c, wide, vectors, m == 4, flipped)
+    _weights_loop(filters, weights.reshape(-1), c, wide, vectors, tile.n, four, strided, flipped)
 
     threads = nb.get_num_threads()
     size = frequencies * x.itemsize * (deep + wide)
     chunk = max(PATCHES_BYTES // size, min(96, 12 * c // 32), TALL)
-    chunk = _even(_tiles(n, out, dilation, m), chunk, threads)
+    reached = out[0] + cut[0], out[1] + cut[1]
+    chunk = _even(_tiles(n, reached, dilation, tile.results), chunk, threads)
     room = rows(chunk) + TALL
     patches = workspace.empty((threads, frequencies, room * deep + line), x.dtype)
     products = workspace.empty((threads, frequencies, room * wide + line), x.dtype)
     edges = workspace.empty((threads, frequencies * max(deep, wide)), x.dtype)
     _conv_loop(
-        x, weights.reshape(-1), start.reshape(-1), y, patches, products, edges, padding, dilation,
-        chunk, c, k, wide, half_vectors(x.dtype, wide), m == 4, x.dtype.type(floor),
-        past_caches(y, k),
+        x, weights.reshape(-1), start.reshape(-1), y, patches, products, edges, padding, cut,
+        dilation, chunk, c, k, wide, half_vectors(x.dtype, wide), tuple(tile), four, strided,
+        x.dtype.type(floor), past_caches(y, k),
     )  # fmt: skip
     return y
 
 
 def weight(
-    x: np.ndarray, dy: np.ndarray, padding: Pair, dilation: Pair, groups: int, m: int
+    x: np.ndarray,
+    dy: np.ndarray,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    m: int,
+    stride: int = 1,
 ) -> np.ndarray:
     """dL/dw by tap (9, C/groups, K) from x (N, H, W, C) and dL/dy = dy (N, P, Q, K)."""
     n, c, k = x.shape[0], x.shape[3] // groups, dy.shape[3] // groups
     wide = columns(x.dtype, k)
     blocks, deep, line = -(-k // wide), _whole(c, x.dtype), workspace.LINE // x.itemsize
-    frequencies = (m + 2) ** 2
+    tile, strided = tile_of(m, stride), None if stride == 1 else True
+    frequencies = tile.n**2
     chunk = GRADIENT_BYTES // (frequencies * x.itemsize * (deep + blocks * wide))
-    chunk = min(max(chunk, 64), 256, _tiles(n, dy.shape[1:3], dilation, m))
+    chunk = min(max(chunk, 64), 256, _tiles(n, dy.shape[1:3], dilation, tile.results))
     patches = workspace.empty((frequencies, chunk * deep + TALL + line), x.dtype)
     gradients = workspace.empty((frequencies, blocks * chunk * wide + line), x.dtype)
     # a thread's last tile may hang over the C rows; one more row, as for the weights above
@@ -158,7 +159,7 @@ def weight(
     for group in range(groups):
         _weight_loop(
             x, dy, patches, gradients, sums, edges, by_tap, padding, dilation, group, groups,
-            chunk, wide, half_vectors(x.dtype, wide), m == 4,
+            chunk, wide, half_vectors(x.dtype, wide), tuple(tile), m == 4, strided,
         )  # fmt: skip
     if k == blocks * wide:
         return by_tap
@@ -198,19 +199,19 @@ def _even(tiles: int, chunk: int, threads: int) -> int:
 
 
 @parallel
-def _weights_loop(by_tap, weights, channels, wide, vectors, four, flipped):  # type: ignore[no-untyped-def]
+def _weights_loop(  # type: ignore[no-untyped-def]
+    by_tap, weights, channels, wide, vectors, n, four, strided, flipped
+):
     """G g Gᵀ of every filter: (9, C, blocks · wide) → (blocks, n², C + 1, wide)."""
-    n = 6 if four else 4
     k = by_tap.size // (9 * channels)
     tap, step = channels * k, (channels + 1) * wide
     first, row, column = (8 * tap, -3 * tap, -tap) if flipped else (0, 3 * tap, tap)
     for c in prange(channels):
         for j in range(k // wide):
             source, to = first + c * k + j * wide, (j * n * n * (channels + 1) + c) * wide
-            if four:
-                _weight_4(by_tap, source, row, column, weights, to, n * step, step, vectors)
-            else:
-                _weight_2(by_tap, source, row, column, weights, to, n * step, step, vectors)
+            _filter(
+                four, strided, by_tap, source, row, column, weights, to, n * step, step, vectors
+            )
 
 
 @serial
@@ -243,33 +244,32 @@ def _patch(x, image, top, left, dilation, size, channel, c, edge, deep):  # type
 
 @serial
 def _transformed(  # type: ignore[no-untyped-def]
-    x, image, top, left, dilation, channel, c, deep, vectors, edge, target, to, apart, four
-):
+    x, image, top, left, dilation, channel, c, deep, vectors, edge, target, to, apart, tile, four,
+    strided,
+):  # fmt: skip
     """Bᵀ d B of one patch, its frequencies ``apart``: from x where all of it lies inside."""
     _, h, w, channels = x.shape
-    n = 6 if four else 4
-    last_row, last_column = top + (n - 1) * dilation[0], left + (n - 1) * dilation[1]
+    n, size, _, _ = tile
+    last_row, last_column = top + (size - 1) * dilation[0], left + (size - 1) * dilation[1]
     source, at = x.reshape(-1), ((image * h + top) * w + left) * channels + channel
     row, column = dilation[0] * w * channels, dilation[1] * channels
     if top < 0 or left < 0 or last_row >= h or last_column >= w or c != deep:
-        _patch(x, image, top, left, dilation, n, channel, c, edge, deep)
-        source, at, row, column = edge, 0, n * deep, deep
-    if four:
-        _picture_4(source, at, row, column, target, to, n * apart, apart, vectors)
-    else:
-        _picture_2(source, at, row, column, target, to, n * apart, apart, vectors)
+        _patch(x, image, top, left, dilation, size, channel, c, edge, deep)
+        source, at, row, column = edge, 0, size * deep, deep
+    _picture(four, strided, source, at, row, column, target, to, n * apart, apart, vectors)
 
 
 @parallel
 def _conv_loop(  # type: ignore[no-untyped-def]
-    x, weights, start, y, patches, products, edges, padding, dilation, chunk, c, k, wide, halves,
-    four, floor, past,
+    x, weights, start, y, patches, products, edges, padding, cut, dilation, chunk, c, k, wide,
+    halves, tile, four, strided, floor, past,
 ):  # fmt: skip
     images, p, q, all_k = y.shape
     groups, blocks = all_k // k, (k + wide - 1) // wide
-    m, n = (4, 6) if four else (2, 4)
-    down = ((p + dilation[0] - 1) // dilation[0] + m - 1) // m
-    across = ((q + dilation[1] - 1) // dilation[1] + m - 1) // m
+    n, _, step, m = tile
+    reached = p + cut[0], q + cut[1]
+    down = ((reached[0] + dilation[0] - 1) // dilation[0] + m - 1) // m
+    across = ((reached[1] + dilation[1] - 1) // dilation[1] + m - 1) // m
     tiles = images * dilation[0] * dilation[1] * down * across
     chunks = (tiles + chunk - 1) // chunk
     lanes = 2 * wide // halves
@@ -284,10 +284,11 @@ def _conv_loop(  # type: ignore[no-untyped-def]
         apart, between = patch.shape[1], product.shape[1]
         flat_patch, flat_product = patch.reshape(-1), product.reshape(-1)
         for t in range(count):
-            image, row, column = _place(first + t, p, q, dilation, m)
+            image, row, column = _place(first + t, *reached, dilation, m)
+            top, left = row * step // m - padding[0], column * step // m - padding[1]
             _transformed(
-                x, image, row - padding[0], column - padding[1], dilation, group * c, c, deep,
-                deep // lanes, edge, flat_patch, t * deep, apart, four,
+                x, image, top, left, dilation, group * c, c, deep, deep // lanes, edge,
+                flat_patch, t * deep, apart, tile, four, strided,
             )  # fmt: skip
         for j in range(blocks):
             block = group * blocks + j
@@ -299,29 +300,25 @@ def _conv_loop(  # type: ignore[no-untyped-def]
                 )  # fmt: skip
             used = min(wide, k - j * wide)
             for t in range(count):
-                image, row, column = _place(first + t, p, q, dilation, m)
+                image, row, column = _place(first + t, *reached, dilation, m)
+                row, column = row - cut[0], column - cut[1]
                 last_row, last_column = row + (m - 1) * dilation[0], column + (m - 1) * dilation[1]
-                inside = last_row < p and last_column < q and used == wide
+                inside = row >= 0 and column >= 0 and last_row < p and last_column < q
+                inside = inside and used == wide
                 target, to, to_row, to_column = edge, 0, m * wide, wide
                 if inside:
                     target, to = flat_y, ((image * p + row) * q + column) * all_k
                     to += group * k + j * wide
                     to_row, to_column = dilation[0] * q * all_k, dilation[1] * all_k
-                if four:
-                    _result_4(
-                        flat_product, t * wide, n * between, between, target, to, to_row,
-                        to_column, wide // lanes, start, block * wide, floor, past and inside,
-                    )  # fmt: skip
-                else:
-                    _result_2(
-                        flat_product, t * wide, n * between, between, target, to, to_row,
-                        to_column, wide // lanes, start, block * wide, floor, past and inside,
-                    )  # fmt: skip
+                _result(
+                    four, strided, flat_product, t * wide, n * between, between, target, to,
+                    to_row, to_column, wide // lanes, start, block * wide, floor, past and inside,
+                )  # fmt: skip
                 if not inside:
                     for r in range(m):
                         for s in range(m):
                             i, e = row + r * dilation[0], column + s * dilation[1]
-                            if i < p and e < q:
+                            if 0 <= i < p and 0 <= e < q:
                                 to = ((image * p + i) * q + e) * all_k + group * k + j * wide
                                 copy(flat_y, to, edge, (r * m + s) * wide, used)
         if past:
@@ -331,11 +328,11 @@ def _conv_loop(  # type: ignore[no-untyped-def]
 @parallel
 def _weight_loop(  # type: ignore[no-untyped-def]
     x, dy, patches, gradients, sums, edges, by_tap, padding, dilation, group, groups, chunk, wide,
-    halves, four,
+    halves, tile, four, strided,
 ):  # fmt: skip
     c, k = x.shape[3] // groups, dy.shape[3] // groups
     images, p, q, all_k = dy.shape
-    m, n = (4, 6) if four else (2, 4)
+    n, _, hop, m = tile
     down = ((p + dilation[0] - 1) // dilation[0] + m - 1) // m
     across = ((q + dilation[1] - 1) // dilation[1] + m - 1) // m
     tiles = images * dilation[0] * dilation[1] * down * across
@@ -351,29 +348,24 @@ def _weight_loop(  # type: ignore[no-untyped-def]
         first, count = block * chunk, min(chunk, tiles - block * chunk)
         for t in prange(count):
             edge = edges[nb.get_thread_id()]
-            image, top, left = _place(first + t, p, q, dilation, m)
+            image, row, column = _place(first + t, p, q, dilation, m)
+            top, left = row * hop // m - padding[0], column * hop // m - padding[1]
             _transformed(
-                x, image, top - padding[0], left - padding[1], dilation, group * c, c, deep,
-                deep // lanes, edge, flat_patches, t * deep, apart, four,
+                x, image, top, left, dilation, group * c, c, deep, deep // lanes, edge,
+                flat_patches, t * deep, apart, tile, four, strided,
             )  # fmt: skip
-            source, at = flat_dy, ((image * p + top) * q + left) * all_k + group * k
-            row, column = dilation[0] * q * all_k, dilation[1] * all_k
-            inside = top + (m - 1) * dilation[0] < p and left + (m - 1) * dilation[1] < q
+            source, at = flat_dy, ((image * p + row) * q + column) * all_k + group * k
+            down_dy, across_dy = dilation[0] * q * all_k, dilation[1] * all_k
+            inside = row + (m - 1) * dilation[0] < p and column + (m - 1) * dilation[1] < q
             if not inside or k != whole_k:
-                _patch(dy, image, top, left, dilation, m, group * k, k, edge, whole_k)
-                source, at, row, column = edge, 0, m * whole_k, whole_k
+                _patch(dy, image, row, column, dilation, m, group * k, k, edge, whole_k)
+                source, at, down_dy, across_dy = edge, 0, m * whole_k, whole_k
             for j in range(whole_k // wide):
                 to = (j * chunk + t) * wide
-                if four:
-                    _gradient_4(
-                        source, at + j * wide, row, column, flat_gradients, to, n * between,
-                        between, wide // lanes,
-                    )  # fmt: skip
-                else:
-                    _gradient_2(
-                        source, at + j * wide, row, column, flat_gradients, to, n * between,
-                        between, wide // lanes,
-                    )  # fmt: skip
+                _gradient(
+                    four, strided, source, at + j * wide, down_dy, across_dy, flat_gradients, to,
+                    n * between, between, wide // lanes,
+                )  # fmt: skip
         for piece in prange(n * n * pieces):
             zeros = np.zeros(wide, x.dtype)
             f, low = piece // pieces, piece % pieces * work
@@ -392,13 +384,7 @@ def _weight_loop(  # type: ignore[no-untyped-def]
     for e in prange(c):
         to = (e * groups + group) * whole_k
         tap = c * groups * whole_k
-        if four:
-            _kernel_4(
-                flat_sums, e * whole_k, n * step, step, flat_taps, to, 3 * tap, tap,
-                whole_k // lanes,
-            )  # fmt: skip
-        else:
-            _kernel_2(
-                flat_sums, e * whole_k, n * step, step, flat_taps, to, 3 * tap, tap,
-                whole_k // lanes,
-            )  # fmt: skip
+        _kernel(
+            four, strided, flat_sums, e * whole_k, n * step, step, flat_taps, to, 3 * tap, tap,
+            whole_k // lanes,
+        )  # fmt: skip

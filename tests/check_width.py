@@ -13,16 +13,21 @@ from minifcn.kernels import stream, vector
 from tests.convolutions import ALGORITHMS, by_elements, by_minifcn, errors, layer, like_a_layers
 
 #: ragged against every width; 49 channels leave one over in the pieces of Winograd's sums
-SHAPES = [((1, 17, 9, 7), 21, 1), ((2, 49, 20, 19), 37, 2), ((1, 1, 1, 1), 3, 2)]
+SHAPES = [
+    ((1, 17, 9, 7), 21, 1, 1),
+    ((2, 49, 20, 19), 37, 2, 1),
+    ((1, 1, 1, 1), 3, 2, 1),
+    ((2, 21, 14, 19), 37, 1, 2),
+]
 
 
 def main(lanes):
     assert vector.lanes(np.float32) == lanes, (vector.lanes(np.float32), lanes)
-    for x_shape, filters, padding in SHAPES:
-        x, w, b, dy = layer(x_shape, filters, padding)
-        wanted = by_elements(x, w, b, dy, (padding, padding))
+    for x_shape, filters, padding, stride in SHAPES:
+        x, w, b, dy = layer(x_shape, filters, padding, stride=stride)
+        wanted = by_elements(x, w, b, dy, (padding, padding), stride=(stride, stride))
         for name in ALGORITHMS:
-            found = by_minifcn(name, x, like_a_layers(w), b, dy, padding=padding)
+            found = by_minifcn(name, x, like_a_layers(w), b, dy, padding=padding, stride=stride)
             worst = max(errors(found, wanted))
             assert worst <= 2e-5, (name, x_shape, worst)
     for dtype in (np.float32, np.float64):

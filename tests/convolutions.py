@@ -13,19 +13,20 @@ from minifcn import Tensor, conv_algorithm, functional
 ALGORITHMS = ("im2col", "direct", "winograd2", "winograd4")
 
 
-def by_elements(x, weight, bias, dy=None, padding=(0, 0), dilation=(1, 1)):
-    """[y, dx, dw, db] of a convolution of stride 1, or [y] without the output's gradient dy."""
+def by_elements(x, weight, bias, dy=None, padding=(0, 0), dilation=(1, 1), stride=(1, 1)):
+    """[y, dx, dw, db] of a convolution, or [y] without the output's gradient dy."""
     x, weight = x.astype(np.float64), weight.astype(np.float64)
     (n, c, h, w), (k, _, kr, ks) = x.shape, weight.shape
-    (ph, pw), (dh, dw) = padding, dilation
+    (ph, pw), (dh, dw), (sh, sw) = padding, dilation, stride
     framed = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
-    p, q = h + 2 * ph - (kr - 1) * dh, w + 2 * pw - (ks - 1) * dw
+    p, q = (h + 2 * ph - (kr - 1) * dh - 1) // sh + 1, (w + 2 * pw - (ks - 1) * dw - 1) // sw + 1
     y = np.zeros((n, k, p, q)) + (0 if bias is None else bias.astype(np.float64)[:, None, None])
     d_framed, d_weight = np.zeros(framed.shape), np.zeros(weight.shape)
     g = None if dy is None else dy.astype(np.float64).transpose(1, 0, 2, 3).reshape(k, n * p * q)
     for r in range(kr):
         for s in range(ks):
-            place = (..., slice(r * dh, r * dh + p), slice(s * dw, s * dw + q))
+            rows = slice(r * dh, r * dh + (p - 1) * sh + 1, sh)
+            place = (..., rows, slice(s * dw, s * dw + (q - 1) * sw + 1, sw))
             seen = framed[place].transpose(1, 0, 2, 3).reshape(c, n * p * q)
             y += (weight[:, :, r, s] @ seen).reshape(k, n, p, q).transpose(1, 0, 2, 3)
             if g is not None:
@@ -57,10 +58,10 @@ def random(seed, *shapes, dtype=np.float32):
     return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
 
 
-def layer(x_shape, filters, padding=1, kernel=3, dtype=np.float32, seed=0):
-    """Random x, weight, bias and output gradient of a layer of stride 1."""
+def layer(x_shape, filters, padding=1, kernel=3, dtype=np.float32, seed=0, stride=1):
+    """Random x, weight, bias and output gradient of a layer."""
     n, c, h, w = x_shape
-    out = [size + 2 * padding - kernel + 1 for size in (h, w)]
+    out = [(size + 2 * padding - kernel) // stride + 1 for size in (h, w)]
     weight = (filters, c, kernel, kernel)
     return random(seed, x_shape, weight, (filters,), (n, filters, *out), dtype=dtype)
 

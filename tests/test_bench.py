@@ -185,8 +185,10 @@ def test_repetitions_end_with_the_budget():
     assert len(worker.time(2, 60)) == 2
 
 
-@pytest.mark.parametrize("seconds, calls", [(0.0, [4, 3]), (worker.LONG + 0.01, [2, 1])])
+@pytest.mark.parametrize("seconds, calls", [(0.06, [5, 4]), (worker.LONG + 0.01, [2, 1])])
 def test_short_cases_are_warmed_more(monkeypatch, seconds, calls):
+    """Once at first, then until WARM seconds are full: two of 0.06 s for 0.1."""
+    monkeypatch.setattr(worker, "WARM", 0.1)
     done = []
 
     def run():
@@ -200,7 +202,7 @@ def test_short_cases_are_warmed_more(monkeypatch, seconds, calls):
     for expected in calls:  # the first time, and the next
         done.clear()
         timed = held.answer(request)["seconds"]
-        assert len(done) == expected and len(timed) == (1 if seconds else 2)
+        assert len(done) == expected and len(timed) == (1 if seconds > worker.LONG else 2)
 
 
 def test_peak_memory_grows_with_what_is_held():

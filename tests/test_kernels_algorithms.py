@@ -42,15 +42,20 @@ def cases(draw, winograd):
     kernel = (3, 3) if winograd else (draw(st.integers(1, 5)), draw(st.integers(1, 4)))
     dilation = (1, 1) if winograd else (draw(st.integers(1, 2)), draw(st.integers(1, 3)))
     padding = (draw(st.integers(0, 3)), draw(st.integers(0, 3)))
+    stride = draw(st.sampled_from([(1, 1), (2, 2)]))
     size = (draw(SIZES), draw(SIZES))
-    out = [
-        a + 2 * p - d * (r - 1) for a, p, d, r in zip(size, padding, dilation, kernel, strict=True)
-    ]
+    out = output(size, kernel, padding, dilation, stride)
     assume(min(out) > 0)
     c, k = draw(CHANNELS), draw(CHANNELS)
     shapes = (n, c, *size), (k, c, *kernel), (k,), (n, k, *out)
     layouts = draw(st.sampled_from(LAYOUTS)), draw(st.sampled_from(LAYOUTS)), draw(st.booleans())
-    return shapes, {"padding": padding, "dilation": dilation}, layouts
+    return shapes, {"padding": padding, "dilation": dilation, "stride": stride}, layouts
+
+
+def output(size, kernel, padding, dilation, stride):
+    """Rows and columns of a convolution's result."""
+    axes = zip(size, kernel, padding, dilation, stride, strict=True)
+    return [(a + 2 * p - d * (r - 1) - 1) // n + 1 for a, r, p, d, n in axes]
 
 
 def compare(algorithm, dtype, case):
@@ -73,15 +78,17 @@ def test_the_sums_themselves_against_seven_loops(case):
     """The float64 sums of this file, which everything below is compared with."""
     shapes, settings, _ = case
     shapes = [tuple(min(length, 5) for length in shape) for shape in shapes]
-    n, c, h, w = shapes[0]
-    (ph, pw), (dh, dw) = settings["padding"], settings["dilation"]
-    out = (h + 2 * ph - dh * (shapes[1][2] - 1), w + 2 * pw - dw * (shapes[1][3] - 1))
+    n, size = shapes[0][0], shapes[0][2:]
+    out = output(size, shapes[1][2:], **settings)
     assume(min(out) > 0)
     x, weight, bias, dy = random(2, *shapes[:3], (n, shapes[1][0], *out), dtype=np.float64)
     y, dx, d_weight, _ = by_elements(x, weight, bias, dy, **settings)
     np.testing.assert_allclose(y, naive.conv2d(x, weight, bias, **settings), atol=1e-13)
     # the adjoint of the convolution is the transposed one, and the form is linear in the weight
-    np.testing.assert_allclose(dx, naive.conv_transpose2d(dy, weight, **settings), atol=1e-13)
+    back = naive.conv_transpose2d(dy, weight, **settings)
+    reached = (..., *(slice(0, length) for length in back.shape[2:]))  # strides may leave a rest
+    back = back[..., : size[0], : size[1]]
+    np.testing.assert_allclose(dx[reached], back, atol=1e-13)
     other = random(3, weight.shape, dtype=np.float64)[0]
     along = naive.conv2d(x, other, **settings)
     np.testing.assert_allclose((along * dy).sum(), (other * d_weight).sum(), atol=1e-11)
@@ -110,6 +117,8 @@ LARGER = {
     "a tile over the last channel, tiles in two parts": ((3, 49, 56, 57), 17, 1),
     "two pieces of channels and one channel": ((2, 97, 31, 24), 50, 1),
     "padding that no pixel fills": ((2, 18, 21, 5), 35, 3),
+    "some hundred tiles a thread, every other pixel": ((2, 33, 61, 58), 40, 1, 2),
+    "every other pixel, from before the picture": ((1, 70, 40, 39), 17, 2, 2),
 }
 
 
@@ -117,10 +126,10 @@ LARGER = {
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("shapes", LARGER.values(), ids=LARGER)
 def test_larger(shapes, algorithm, dtype):
-    x_shape, filters, padding = shapes
-    x, w, b, dy = layer(x_shape, filters, padding, dtype=dtype)
-    found = by_minifcn(algorithm, x, like_a_layers(w), b, dy, padding=padding)
-    wanted = by_elements(x, w, b, dy, (padding, padding))
+    x_shape, filters, padding, stride = (*shapes, 1)[:4]
+    x, w, b, dy = layer(x_shape, filters, padding, dtype=dtype, stride=stride)
+    found = by_minifcn(algorithm, x, like_a_layers(w), b, dy, padding=padding, stride=stride)
+    wanted = by_elements(x, w, b, dy, (padding, padding), stride=(stride, stride))
     rtol = 2 * TOLERANCE[algorithm, dtype]  # ten thousand terms, one after the other
     assert max(errors(found, wanted)) <= rtol, errors(found, wanted)
 
@@ -175,13 +184,14 @@ def test_many_weights_and_pixels_a_page_apart(kernel):
 
 
 @pytest.mark.parametrize("c, k", [(16, 16), (64, 48), (15, 64), (64, 3)])
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_chosen_algorithm(c, k, dtype):
+def test_the_chosen_algorithm(c, k, stride, dtype):
     """Nothing forced: the entry points pass `choose` what it wants to know."""
-    x, w, b, dy = layer((2, c, 24, 20), k, dtype=dtype)
-    found = by_minifcn(None, x, w, b, dy, padding=1)
+    x, w, b, dy = layer((2, c, 34, 30), k, dtype=dtype, stride=stride)
+    found = by_minifcn(None, x, w, b, dy, padding=1, stride=stride)
     rtol = 5e-5 if dtype == np.float32 else 1e-14
-    assert max(errors(found, by_elements(x, w, b, dy, (1, 1)))) <= rtol
+    assert max(errors(found, by_elements(x, w, b, dy, (1, 1), stride=(stride, stride)))) <= rtol
 
 
 def test_gradients_come_in_the_layers_layout():

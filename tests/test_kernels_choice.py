@@ -9,7 +9,7 @@ import pytest
 import minifcn as mf
 from minifcn.errors import InputError
 from minifcn.functional import conv2d_relu
-from minifcn.kernels import algorithm, workspace
+from minifcn.kernels import algorithm, winograd_matrices, workspace
 from tests.convolutions import ALGORITHMS, by_elements, by_minifcn, errors, layer, like_a_layers
 
 F = mf.functional
@@ -28,7 +28,11 @@ def test_the_well_known_cases(kind):
     assert chosen(kind, 3, 64) == chosen(kind, 64, 3) == "im2col"
     assert chosen(kind, 64, 64, kernel=(1, 1)) == "gemm"
     assert chosen(kind, 64, 64, kernel=(1, 1), stride=(2, 2)) == "im2col"
-    assert chosen(kind, 64, 64, stride=(2, 2)) == "im2col"
+    assert chosen(kind, 64, 64, stride=(2, 2)) == "winograd2"
+    assert chosen(kind, 64, 31, stride=(2, 2)) == "im2col"
+    assert chosen(kind, 64, 64, stride=(2, 2), out=(8, 8)) == "im2col"
+    assert chosen(kind, 64, 64, stride=(2, 1)) == chosen(kind, 64, 64, stride=(3, 3)) == "im2col"
+    assert chosen(kind, 64, 64, stride=(2, 2), dilation=(2, 2)) == "im2col"
     assert chosen(kind, 64, 64, dilation=(2, 2)) == "winograd4"
     assert chosen(kind, 64, 64, groups=2) == "winograd4"
     assert chosen(kind, 64, 64, groups=8) == "im2col"  # eight channels: less than a vector
@@ -50,7 +54,8 @@ def test_many_weights_and_few_pixels():
 def test_forcing_leaves_alone_what_the_forced_cannot_serve():
     with mf.conv_algorithm("winograd4"):
         assert chosen("forward", 3, 3) == "winograd4"
-        assert chosen("forward", 64, 64, stride=(2, 2)) == "im2col"
+        assert chosen("forward", 64, 64, stride=(2, 2)) == "winograd2"
+        assert chosen("forward", 64, 64, stride=(3, 3)) == "im2col"
         assert chosen("forward", 64, 64, kernel=(1, 1)) == "gemm"
         assert chosen("forward", 64, 64, groups=64) == "depthwise"
         assert chosen("forward", 64, 64, kernel=(5, 5), groups=2) == "im2col"
@@ -132,15 +137,17 @@ SHAPES = {
     "one chunk": ((1, 17, 9, 11), 33),
     "many": ((2, 64, 41, 43), 72),
     "a tile over the last channel": ((2, 49, 50, 51), 19),
+    "every other pixel": ((2, 49, 61, 58), 40, 2),
 }
 every_shape = pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
 every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 
 
 def everything(name, shapes, relu=True):
-    x, w, b, dy = layer(*shapes)
+    x_shape, filters, stride = (*shapes, 1)[:3]
+    x, w, b, dy = layer(x_shape, filters, stride=stride)
     op = conv2d_relu if relu else F.conv2d
-    return by_minifcn(name, x, like_a_layers(w), b, dy, op, padding=1)
+    return by_minifcn(name, x, like_a_layers(w), b, dy, op, padding=1, stride=stride)
 
 
 @every_shape
@@ -202,20 +209,27 @@ def test_what_is_not_finite_comes_out(name, value, relu):
 # -- faults that the comparisons must see ---------------------------------------------------------
 
 
-def wrong(name, shapes=((1, 12, 14, 13), 20)):
+def wrong(name, stride=1):
     """Whether result, input gradient and weight gradient differ from the plain sums."""
-    x, w, b, dy = layer(*shapes)
-    found = by_minifcn(name, x, w, b, dy, padding=1)
-    return [error > 1e-4 for error in errors(found, by_elements(x, w, b, dy, (1, 1)))][:3]
+    x, w, b, dy = layer((1, 12, 14, 13), 20, stride=stride)
+    found = by_minifcn(name, x, w, b, dy, padding=1, stride=stride)
+    wanted = by_elements(x, w, b, dy, (1, 1), stride=(stride, stride))
+    return [error > 1e-4 for error in errors(found, wanted)][:3]
 
 
+every_tile = pytest.mark.parametrize(
+    "name, stride", [("winograd2", 1), ("winograd4", 1), ("winograd2", 2)]
+)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
 @every_algorithm
-def test_without_a_fault_nothing_is_wrong(name):
-    assert wrong(name) == [False, False, False]
+def test_without_a_fault_nothing_is_wrong(name, stride):
+    assert wrong(name, stride) == [False, False, False]
 
 
-@pytest.mark.parametrize("name", ["winograd2", "winograd4"])
-def test_a_wrong_padding_is_seen(name, monkeypatch):
+@every_tile
+def test_a_wrong_padding_is_seen(name, stride, monkeypatch):
     conv, weight = entry.winograd.conv, entry.winograd.weight
 
     def moved(padding):
@@ -225,16 +239,16 @@ def test_a_wrong_padding_is_seen(name, monkeypatch):
         entry.winograd, "conv", lambda x, w, b, pad, *a, **k: conv(x, w, b, moved(pad), *a, **k)
     )
     monkeypatch.setattr(
-        entry.winograd, "weight", lambda x, g, pad, *a: weight(x, g, moved(pad), *a)
+        entry.winograd, "weight", lambda x, g, pad, *a, **k: weight(x, g, moved(pad), *a, **k)
     )
-    assert wrong(name) == [True, True, True]
+    assert wrong(name, stride) == [True, True, True]
 
 
-@pytest.mark.parametrize("name", ["winograd2", "winograd4"])
-def test_taps_that_are_not_turned_about_are_seen(name, monkeypatch):
+@every_tile
+def test_taps_that_are_not_turned_about_are_seen(name, stride, monkeypatch):
     conv = entry.winograd.conv
     monkeypatch.setattr(entry.winograd, "conv", lambda *a, flipped=False, **k: conv(*a, **k))
-    assert wrong(name) == [False, True, False]
+    assert wrong(name, stride) == [False, True, False]
 
 
 @pytest.mark.parametrize("name", ["im2col", "direct"])
@@ -254,7 +268,7 @@ def test_a_tap_that_reads_the_wrong_column_is_seen(name, monkeypatch):
 @pytest.mark.parametrize("m", [2, 4])
 def test_the_matrices_are_those_of_an_exact_convolution(m):
     """Aᵀ[(G g) ⊙ (Bᵀ d)] is the sum itself in one dimension; a wrong number in any shows."""
-    A, G, B = entry.winograd.matrices(m)
+    A, G, B = winograd_matrices.matrices(m)
     g, d = np.random.default_rng(0).standard_normal((2, m + 2))
     g = g[:3]
     wanted = [sum(g[r] * d[p + r] for r in range(3)) for p in range(m)]
@@ -264,3 +278,22 @@ def test_the_matrices_are_those_of_an_exact_convolution(m):
         matrix[1, 1] += 0.01
         assert np.abs(A @ ((G @ g) * (B @ d)) - wanted).max() > 1e-4
         matrix[1, 1] = before
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_matrices_of_stride_2_are_those_of_an_exact_convolution(turned):
+    """In one dimension again: two results two pixels apart, or four pixels that they go back to."""
+    A, G, B = winograd_matrices.STRIDED
+    if turned:
+        A, B = winograd_matrices.TURNED
+    rng = np.random.default_rng(0)
+    g, d = rng.standard_normal(3), rng.standard_normal(B.shape[1])
+    if turned:  # pixels 1 to 4 of x: 2i + r meets result i with tap r
+        wanted = [
+            sum(g[r] * d[i] for i in range(3) for r in range(3) if 2 * i + r == pixel)
+            for pixel in range(1, 5)
+        ]
+    else:
+        wanted = [sum(g[r] * d[2 * p + r] for r in range(3)) for p in range(2)]
+    taps = g[::-1] if turned else g
+    np.testing.assert_allclose(A @ ((G @ taps) * (B @ d)), wanted, atol=1e-14)

@@ -34,7 +34,8 @@ LONG = 0.2
 WARM = 0.05
 """Seconds: threads that slept may wake on one processor, and stay there for some ten milliseconds.
 
-A step of half a millisecond then takes six, which says nothing about training, where they are awake.
+A step of half a millisecond then takes six, which says nothing about training: there they are
+awake.
 """
 
 

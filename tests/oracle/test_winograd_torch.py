@@ -13,10 +13,10 @@ pytestmark = pytest.mark.oracle
 SHAPES = [(16, 16, 64, 2), (64, 64, 56, 2), (64, 128, 28, 2), (128, 128, 28, 4), (256, 256, 14, 4)]
 
 
-def theirs(x, w, b, dy, dtype):
+def theirs(x, w, b, dy, dtype, stride):
     """[y, dx, dw] by PyTorch."""
     x, w, b = (torch.tensor(a, dtype=dtype, requires_grad=True) for a in (x, w, b))
-    y = TF.conv2d(x, w, b, padding=1)
+    y = TF.conv2d(x, w, b, stride, padding=1)
     y.backward(torch.tensor(dy, dtype=dtype))
     return [a.detach().numpy() for a in (y, x.grad, w.grad)]
 
@@ -33,23 +33,26 @@ def largest(found, exact):
 
 
 @pytest.mark.parametrize("name", ["winograd2", "winograd4", "im2col", "direct"])
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_rounding_in_float32(shape, name):
+def test_rounding_in_float32(shape, stride, name):
     """At most three times PyTorch's, root mean square, in the result and both gradients.
 
     The largest of a million errors is a matter of chance: it has twice the room.
     """
     c, k, side, n = shape
-    x, w, b, dy = layer((n, c, side, side), k, seed=c)
-    exact = theirs(x, w, b, dy, torch.float64)
-    single = theirs(x, w, b, dy, torch.float32)
-    found = by_minifcn(name, x, like_a_layers(w), b, dy, padding=1)
+    if (name, stride) == ("winograd4", 2):
+        pytest.skip("of stride 2 there is no tile of 4 × 4")
+    x, w, b, dy = layer((n, c, side, side), k, seed=c, stride=stride)
+    exact = theirs(x, w, b, dy, torch.float64, stride)
+    single = theirs(x, w, b, dy, torch.float32, stride)
+    found = by_minifcn(name, x, like_a_layers(w), b, dy, padding=1, stride=stride)
     for measure, most in ((rms, 3), (largest, 6)):
         factors = [
             float(measure(ours, right) / measure(other, right))
             for ours, other, right in zip(found[:3], single, exact, strict=True)
         ]
-        print(name, shape, measure.__name__, *(f"{factor:.2f}" for factor in factors))
+        print(name, shape, stride, measure.__name__, *(f"{factor:.2f}" for factor in factors))
         assert max(factors) <= most, factors
 
 
