@@ -53,24 +53,24 @@ def conv2d(
         windows = kernel, stride, padding, dilation
         return conv2d_cuda.conv2d(x, weight, bias, windows, groups, out, floor)
     by_tap = weight.transpose(2, 3, 1, 0).reshape(-1, *weight.shape[1::-1])  # (R·S, C/g, K)
-    b = _bias(bias, by_tap)
     if device.is_reference():
         taps = convolution(kernel, stride, padding, dilation, out)
-        return _at_least(floor, _taps_numpy(x, by_tap, b, taps, groups, out))
+        return _at_least(floor, _taps_numpy(x, by_tap, _bias(bias, by_tap), taps, groups, out))
     how = algorithm.choose(
         "forward", x.shape[3], len(weight), kernel, stride, dilation, groups, out, len(x), x.dtype
     )
     if how in algorithm.WINOGRAD:
         m = algorithm.WINOGRAD[how]
         return winograd.conv(
-            x, by_tap, b, padding, dilation, groups, out, m, floor, stride=stride[0]
+            x, by_tap, bias, padding, dilation, groups, out, m, floor, stride=stride[0]
         )
     taps = convolution(kernel, stride, padding, dilation, out)
     if how == "depthwise":
+        b = _bias(bias, by_tap)
         return _at_least(floor, depthwise.along_taps(x, by_tap[:, 0], b, taps, out))
     if how == "direct":
-        return direct.along_taps(x, by_tap, b, taps, groups, out, floor)
-    return im2col.along_taps(x, by_tap, b, taps, groups, out, floor)
+        return direct.along_taps(x, by_tap, _bias(bias, by_tap), taps, groups, out, floor)
+    return im2col.along_taps(x, by_tap, bias, taps, groups, out, floor)
 
 
 def conv_transpose2d(
@@ -92,10 +92,9 @@ def conv_transpose2d(
     if groups > 1:  # (R·S, C, K/groups) → (R·S, C/groups, K)
         grouped = by_tap.reshape(r * s, groups, c // groups, k)
         by_tap = grouped.transpose(0, 2, 1, 3).reshape(r * s, c // groups, groups * k)
-    b = _bias(bias, by_tap)
     if device.is_reference():
         taps = transposed((r, s), stride, padding, dilation, out)
-        return _taps_numpy(x, by_tap, b, taps, groups, out)
+        return _taps_numpy(x, by_tap, _bias(bias, by_tap), taps, groups, out)
     how = algorithm.choose(
         "input", c, groups * k, (r, s), stride, dilation, groups, out, len(x), x.dtype
     )
@@ -103,16 +102,16 @@ def conv_transpose2d(
         pad = 2 * dilation[0] - padding[0], 2 * dilation[1] - padding[1]
         m, pad = algorithm.WINOGRAD[how], pad if stride == (1, 1) else padding
         return winograd.conv(
-            x, by_tap, b, pad, dilation, groups, out, m, flipped=True, stride=stride[0]
+            x, by_tap, bias, pad, dilation, groups, out, m, flipped=True, stride=stride[0]
         )
     if how == "depthwise":
         taps = transposed((r, s), stride, padding, dilation, out)
-        return depthwise.along_taps(x, by_tap[:, 0], b, taps, out)
+        return depthwise.along_taps(x, by_tap[:, 0], _bias(bias, by_tap), taps, out)
     if how == "direct":
         taps = transposed((r, s), stride, padding, dilation, out)
-        return direct.along_taps(x, by_tap, b, taps, groups, out)
+        return direct.along_taps(x, by_tap, _bias(bias, by_tap), taps, groups, out)
     taps = transposed((r, s), stride, padding, dilation, out, merged=True)
-    return im2col.along_taps(x, by_tap, b, taps, groups, out)
+    return im2col.along_taps(x, by_tap, bias, taps, groups, out)
 
 
 def conv2d_weight(

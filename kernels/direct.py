@@ -34,7 +34,7 @@ from minifcn.kernels.tile import TALL, clear, copy, copy_vector, covered, lanes
 
 # What a thread works on at a time stays in its second-level cache:
 BLOCKS = 8  # columns of tiles
-DEPTH = 128  # channels
+DEPTH = 128  # channels, whose products are summed before they are added to what is there
 PIXELS = 384  # of many; of FEW_PIXELS under MANY_WEIGHTS all
 
 SAME_SET = 4096  # bytes: pixels a multiple of them apart push each other out of the first cache

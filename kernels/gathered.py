@@ -132,19 +132,18 @@ def meetings(at, to, apart, offset, steps, grid, shape, first, pixel, end, most)
 
 @serial
 def gathered_strip(A, a, B, b, b_k, C, c, at, to, depth, count):  # type: ignore[no-untyped-def]
-    """``count`` rows of C, two vectors wide, tile under tile, a `PIECE` of k at a time.
+    """``count`` rows of C, two vectors wide, tile under tile.
 
-    The last tile may hang over: at and to must hold `rows` (count) addresses.
+    The last tile may hang over: at and to must hold `rows` (count) addresses. All ``depth``
+    products are summed before they are added to C: a few hundred at most, for the rounding's sake.
     """
     talls, shorts = tiles(count)
-    for i in range(talls + shorts):
-        row = min(i, talls) * TALL + max(i - talls, 0) * SHORT
-        for k in range(0, depth, PIECE):
-            a_at, b_at, size = a + k, b + k * b_k, min(PIECE, depth - k)
-            if i < talls:
-                _tall(A, a_at, B, b_at, b_k, C, c, at, row, to, row, size)
-            else:
-                _short(A, a_at, B, b_at, b_k, C, c, at, row, to, row, size)
+    for i in range(talls):
+        row = i * TALL
+        _tall(A, a, B, b, b_k, C, c, at, row, to, row, depth)
+    for i in range(shorts):
+        row = talls * TALL + i * SHORT
+        _short(A, a, B, b, b_k, C, c, at, row, to, row, depth)
 
 
 @serial

@@ -48,7 +48,7 @@ PANEL_BYTES = 256 * 1024  # of one thread's second-level cache; the rest is for 
 def along_taps(
     x: np.ndarray,
     by_tap: np.ndarray,
-    bias: np.ndarray,
+    bias: np.ndarray | None,
     taps: Taps,
     groups: int,
     out: Pair,
@@ -56,7 +56,7 @@ def along_taps(
 ) -> np.ndarray:
     """max(floor, bias + x * w), (N, *out, K).
 
-    x is (N, H, W, C), by_tap (R·S, C/groups, K) and bias (K,); by_tap may be any view,
+    x is (N, H, W, C), by_tap (R·S, C/groups, K) and bias (K,) or None; by_tap may be any view,
     a transposed one for instance: it is packed first.
     """
     n, c, k = x.shape[0], by_tap.shape[1], by_tap.shape[2] // groups
@@ -67,7 +67,8 @@ def along_taps(
     weights = _packed(by_tap, taps.order, groups, plan.blocks, plan.wide)
     merged = taps.order.shape[1]
     start = np.zeros((groups, plan.blocks * plan.wide), x.dtype)
-    start[:, : k * merged].reshape(groups, merged, k)[...] = bias.reshape(groups, 1, k)
+    if bias is not None:
+        start[:, : k * merged].reshape(groups, merged, k)[...] = bias.reshape(groups, 1, k)
     past = past_caches(y, k) and plan.wide % lanes(x.dtype) == 0
     _multiply_loop(
         x, weights.reshape(-1), start.reshape(-1), y, taps.offset, taps.run, taps.phases,

@@ -81,7 +81,7 @@ def tile_of(m: int, stride: int, flipped: bool = False) -> Tile:
 def conv(
     x: np.ndarray,
     by_tap: np.ndarray,
-    bias: np.ndarray,
+    bias: np.ndarray | None,
     padding: Pair,
     dilation: Pair,
     groups: int,
@@ -93,9 +93,9 @@ def conv(
 ) -> np.ndarray:
     """max(floor, b + x * w), (N, *out, K).
 
-    x is (N, H, W, C), by_tap (9, C/groups, K) and bias (K,). ``padding`` is above and to the left,
-    and may be negative (rows and columns that are left out). ``flipped`` takes the taps in the
-    opposite order: the last meets the upper left pixel. With a ``stride`` of 2 that is the
+    x is (N, H, W, C), by_tap (9, C/groups, K) and bias (K,) or None. ``padding`` is above and to
+    the left, and may be negative (rows and columns that are left out). ``flipped`` takes the taps
+    in the opposite order: the last meets the upper left pixel. With a ``stride`` of 2 that is the
     adjoint, a transposed convolution, and ``padding`` is cut off its result.
     """
     n, c, k = x.shape[0], by_tap.shape[1], by_tap.shape[2] // groups
@@ -112,7 +112,8 @@ def conv(
     # one row of weights more than needed: streams a power of two apart would share a cache set
     weights = workspace.empty((groups * blocks, frequencies, c + 1, wide), x.dtype)
     start = np.zeros((groups, blocks * wide), x.dtype)
-    start[:, :k] = bias.reshape(groups, k)
+    if bias is not None:
+        start[:, :k] = bias.reshape(groups, k)
     filters, vectors = _padded(by_tap, groups, blocks * wide), wide // lanes(x.dtype)
     _weights_loop(filters, weights.reshape(-1), c, wide, vectors, tile.n, four, strided, flipped)
 

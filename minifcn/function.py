@@ -57,14 +57,17 @@ class Function:
             )
         self.used = True
         tensors = [x if x is None or isinstance(x, Tensor) else Tensor(x) for x in inputs]
-        device.together(self.name, *(None if x is None else x.data for x in tensors))
-        output = Tensor(self.forward(*(None if x is None else x.data for x in tensors)))
+        arrays = [None if x is None else x.data for x in tensors]
+        device.together(self.name, *arrays)
+        output = Tensor(self.forward(*arrays))
         for x in tensors:
             if x is not None and device.share_memory(output.data, x.data):  # a view
                 output._clock = x._clock
-        smooth = output.dtype.kind == "f"
-        if is_grad_enabled() and smooth and any(x is not None and x.requires_grad for x in tensors):
-            self.needs = tuple(x is not None and x.requires_grad for x in tensors)
+        if not is_grad_enabled() or output.dtype.kind != "f":
+            return output
+        needs = tuple([x is not None and x.requires_grad for x in tensors])
+        if any(needs):
+            self.needs = needs
             self.nodes = [None if x is None or not x.requires_grad else x.node for x in tensors]
             kept = self._read(len(tensors))
             self._kept = [x if i in kept else None for i, x in enumerate(tensors)]
