@@ -26,6 +26,7 @@ from minifcn.kernels import (
     im2col,
     im2col_weight,
     winograd,
+    winograd_weight,
 )
 from minifcn.kernels.channel_sums import column_sums
 from minifcn.kernels.taps import Pair, Taps, convolution, transposed
@@ -145,7 +146,7 @@ def conv2d_weight(
         )
         if how in algorithm.WINOGRAD and dy.size:
             m = algorithm.WINOGRAD[how]
-            by_tap = winograd.weight(x, dy, padding, dilation, groups, m, stride=stride[0])
+            by_tap = winograd_weight.weight(x, dy, padding, dilation, groups, m, stride=stride[0])
         else:
             taps = convolution(kernel, stride, padding, dilation, out)
             if how == "depthwise":

@@ -37,6 +37,7 @@ from minifcn.kernels.tile import (
     narrow_columns,
     rows,
     strip,
+    strip_code,
 )
 from minifcn.kernels.vector import VECTOR_BYTES
 
@@ -71,9 +72,11 @@ def along_taps(
         start[:, : k * merged].reshape(groups, merged, k)[...] = bias.reshape(groups, 1, k)
     past = past_caches(y, k) and plan.wide % lanes(x.dtype) == 0
     _multiply_loop(
-        x, weights.reshape(-1), start.reshape(-1), y, taps.offset, taps.run, taps.phases,
-        taps.in_stride, taps.out_stride, plan.work, workspace.empty(plan.room, x.dtype), plan.panel,
-        plan.blocks, k, plan.wide, half_vectors(x.dtype, plan.wide), taps.out_stride == (1, 1),
+        strip_code(x.dtype), x, weights.reshape(-1), start.reshape(-1), y, taps.offset, taps.run,
+        taps.phases,
+        taps.in_stride, taps.out_stride, plan.work, workspace.empty(plan.room, x.dtype),
+        plan.panel, plan.blocks, k, plan.wide, half_vectors(x.dtype, plan.wide),
+        taps.out_stride == (1, 1),
         plan.as_it_is, _taps_at_once(c), x.dtype.type(floor), past,
     )  # fmt: skip
     return y
@@ -236,7 +239,7 @@ def fill_panel(x, c0, c, offset, run, first, last, grid, steps, pixel, count, pa
 
 @parallel
 def _multiply_loop(  # type: ignore[no-untyped-def]
-    x, weights, start, y, offset, run, phases, steps, out_steps, work, room, most,
+    code, x, weights, start, y, offset, run, phases, steps, out_steps, work, room, most,
     blocks, k, wide, halves, dense, as_it_is, taps_at_once, floor, past,
 ):  # fmt: skip
     out_y, out_x = out_steps
@@ -275,9 +278,9 @@ def _multiply_loop(  # type: ignore[no-untyped-def]
                 if piece == 0:
                     before, at_before, before_row = start, (g * blocks + j) * wide, 0
                 strip(
-                    source, at, a_row, 1, weights, at_weights, wide,
+                    code, source, at, a_row, 1, weights, at_weights, wide,
                     before, at_before, before_row, target, to, row, depth, count, halves, least,
-                    past and straight and finishes,
+                    past and straight and finishes, 0,
                 )  # fmt: skip
         if past:
             fence()

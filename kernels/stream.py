@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from minifcn.kernels.vector import VECTOR_BYTES, lanes
 
-LARGE = 32 << 20  # bytes: more than the last cache of most processors
+LARGE = 16 << 20  # bytes: more than most processors keep of one result until it is read again
 
 
 def past_caches(result: np.ndarray, channels: int) -> bool:

@@ -34,6 +34,7 @@ Source: Goto, van de Geijn, "Anatomy of High-Performance Matrix Multiplication",
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,9 @@ TALL, SHORT = (12, 8) if REGISTERS == 32 else (6, 4)
 
 #: products that are summed before they are added to what is there
 PIECE = 32
+
+#: products after which the next rows come to the same B
+BLOCK = 4 * PIECE
 
 
 def columns(dtype: Any, wanted: int) -> int:
@@ -119,17 +123,19 @@ def _tile_of(height: int, halves: int) -> Any:
 
     @intrinsic
     def tile(  # type: ignore[no-untyped-def]
-        typing, A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, K, floor, past
+        typing, A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, K, floor, past, ahead
     ):
         arrays = [A, B, S, C]
         if any(array.dtype != A.dtype for array in arrays) or A.dtype not in LLVM_FLOAT:
             return None
         n = types.int64
-        signature = types.void(A, n, n, n, B, n, n, S, n, n, C, n, n, n, A.dtype, types.boolean)
+        signature = types.void(
+            A, n, n, n, B, n, n, S, n, n, C, n, n, n, A.dtype, types.boolean, n
+        )  # fmt: skip
 
         def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
             emit = Emitter(context, builder, A.dtype)
-            _, _, a_row, a_k, _, _, b_k, _, _, s_row, _, _, c_row, depth, floor, past = args
+            _, _, a_row, a_k, _, _, b_k, _, _, s_row, _, _, c_row, depth, floor, past, ahead = args
             left, right, start, end = (
                 pointer(context, builder, signature, args, which) for which in (0, 4, 7, 10)
             )
@@ -138,6 +144,7 @@ def _tile_of(height: int, halves: int) -> Any:
             with cgutils.for_range(builder, depth) as loop:
                 row = emit.at(right, builder.mul(loop.index, b_k))
                 column = emit.at(left, builder.mul(loop.index, a_k))
+                emit.prefetch(emit.at(row, ahead), level=2)
                 sums.add_products(row, lambda i: emit.at(column, a_rows[i]))
 
             def finish(write, floored):  # type: ignore[no-untyped-def]
@@ -193,54 +200,96 @@ def covered(wanted):  # type: ignore[no-untyped-def]
 
 
 @serial
-def strip(  # type: ignore[no-untyped-def]
-    A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, depth, count, halves, floor, past
+def _strip(  # type: ignore[no-untyped-def]
+    A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, depth, count, halves, floor, past, ahead
 ):
-    """``count`` rows of C, 2, 3 or 4 half vectors wide, tile under tile, a `PIECE` of k at a time.
-
-    The last tile may hang over: A, S and C must hold `rows` (count) rows. ``past``: C is written
-    past the caches (see `stream`), and every vector of it must start at a multiple of its bytes.
-    """
     talls, shorts = tiles(count)
-    lowest = A.dtype.type(-np.inf)
-    for i in range(talls + shorts):
+    lowest = type(floor)(-np.inf)
+    for part in range((talls + shorts) * ((max(depth, 1) + BLOCK - 1) // BLOCK)):
+        low, i = part // (talls + shorts) * BLOCK, part % (talls + shorts)
         row = min(i, talls) * TALL + max(i - talls, 0) * SHORT
         c_at = c + row * c_row
-        for k in range(0, max(depth, 1), PIECE):
+        soon = ahead + i * b_k // 2 if ahead != 0 and i < 2 else 0  # half of each row of B
+        for k in range(low, min(max(depth, 1), low + BLOCK), PIECE):
             a_at, b_at, size = a + row * a_row + k * a_k, b + k * b_k, min(PIECE, depth - k)
             before, at, step = (S, s + row * s_row, s_row) if k == 0 else (C, c_at, c_row)
             last = k + PIECE >= depth
-            least, beyond = floor if last else lowest, past and last
+            least, beyond = floor if last else lowest, past != 0 and last
             if i < talls and halves == 4:
                 _tall_4(
                     A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                    C, c_at, c_row, size, least, beyond,
+                    C, c_at, c_row, size, least, beyond, soon,
                 )  # fmt: skip
             elif i < talls and halves == 3:
                 _tall_3(
                     A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                    C, c_at, c_row, size, least, beyond,
+                    C, c_at, c_row, size, least, beyond, soon,
                 )  # fmt: skip
             elif i < talls:
                 _tall_2(
                     A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                    C, c_at, c_row, size, least, beyond,
+                    C, c_at, c_row, size, least, beyond, soon,
                 )  # fmt: skip
             elif halves == 4:
                 _short_4(
                     A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                    C, c_at, c_row, size, least, beyond,
+                    C, c_at, c_row, size, least, beyond, soon,
                 )  # fmt: skip
             elif halves == 3:
                 _short_3(
                     A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                    C, c_at, c_row, size, least, beyond,
+                    C, c_at, c_row, size, least, beyond, soon,
                 )  # fmt: skip
             else:
                 _short_2(
                     A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                    C, c_at, c_row, size, least, beyond,
+                    C, c_at, c_row, size, least, beyond, soon,
                 )  # fmt: skip
+
+
+@lru_cache
+def strip_code(dtype: np.dtype) -> int:
+    """The address of `strip`'s machine code for an element type.
+
+    The tiles take LLVM seconds, and Numba would compile them anew within every kernel that calls
+    them. So they are compiled once, and called by their address.
+    """
+    number = types.float32 if dtype == np.float32 else types.float64
+    array, n = types.CPointer(number), types.int64
+    signature = (array, *[n] * 3, array, n, n, array, n, n, array, *[n] * 4, n, number, n, n)
+    _strip.compile(signature)
+    compiled = _strip.overloads[signature]
+    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name))
+
+
+@intrinsic
+def strip(  # type: ignore[no-untyped-def]
+    typing, code, A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, depth, count, halves,
+    floor, past, ahead,
+):  # fmt: skip
+    """``count`` rows of C, 2, 3 or 4 half vectors wide, tile under tile, a `PIECE` of k at a time.
+
+    The last tile may hang over: A, S and C must hold `rows` (count) rows. A `BLOCK` of B stays in
+    the first cache while all rows meet it. ``past``: C is written past the caches (see `stream`),
+    and every vector of it must start at a multiple of its bytes. ``ahead``: so far behind B lies
+    what is needed next in its place, and is brought into the second-level cache; 0 for nothing.
+    ``code`` is `strip_code` of the arrays' type.
+    """
+    n, byte = types.int64, ir.IntType(8).as_pointer()
+    signature = types.void(
+        n, A, n, n, n, B, n, n, S, n, n, C, n, n, n, n, n, A.dtype, n, n
+    )  # fmt: skip
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        values = list(args[1:])
+        for which in (0, 4, 7, 10):
+            values[which] = pointer(context, builder, signature, args, which + 1)
+            values[which + 1] = ir.Constant(INT64, 0)  # the offset is in the pointer
+        function = ir.FunctionType(byte, [value.type for value in values])
+        builder.call(builder.inttoptr(args[0], function.as_pointer()), values)
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 @intrinsic

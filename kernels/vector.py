@@ -148,6 +148,8 @@ def prefetch_line(builder: Any, place: Any, level: int) -> None:
 
 
 def pointer(context: Any, builder: Any, signature: Any, args: Any, which: int) -> Any:
-    """The address of array number ``which``, moved by the offset that follows it in ``args``."""
-    array = context.make_array(signature.args[which])(context, builder, args[which])
-    return builder.gep(array.data, [args[which + 1]])
+    """The address of array or pointer number ``which``, moved by the offset that follows it."""
+    start = args[which]
+    if not isinstance(signature.args[which], types.CPointer):
+        start = context.make_array(signature.args[which])(context, builder, start).data
+    return builder.gep(start, [args[which + 1]])

@@ -9,9 +9,14 @@ where ⊙ is element by element: n² multiplications instead of 9 m², that is 1
 product of (tiles, C) with (C, K), which the register tile does; the transforms are additions and a
 few multiplications by constants.
 
-The gradient for w is the same with the roles exchanged: d and dy are transformed, and
+The gradient for w is the same with the roles exchanged: `winograd_weight`.
 
-    dg = Gᵀ [ Σ_tiles (Bᵀ d B) ⊙ (A dy Aᵀ) ] G
+Where a picture has many tiles, threads share those, and the weights are transformed first, for all
+of them. Patches then stay in a thread's second-level cache while all weights pass by, or, if they
+are too many for it, those of one frequency do while some blocks of columns pass by. Where there are
+few tiles and many weights, writing and reading the transformed weights would take most of the time:
+there threads share the columns, and each transforms the weights of a few just before they are
+multiplied.
 
 Of stride 2, a tile of 2 × 2 results reads 5 × 5 pixels and takes 25 multiplications for 36; turned
 round for the gradient for x, 4 × 4 pixels of it come from 3 × 3 of dy. `winograd_matrices` tells
@@ -41,11 +46,23 @@ from minifcn.kernels.pack import contiguous
 from minifcn.kernels.sandwich import Side, finished_sandwich_of, sandwich_of, twice
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.taps import Pair
-from minifcn.kernels.tile import TALL, clear, columns, copy, half_vectors, lanes, rows, strip
+from minifcn.kernels.tile import (
+    TALL,
+    clear,
+    columns,
+    copy,
+    half_vectors,
+    lanes,
+    rows,
+    strip,
+    strip_code,
+)
 from minifcn.kernels.winograd_matrices import STRIDED, TURNED, matrices
 
 PATCHES_BYTES = 640 * 1024  # transformed patches of one thread: most of a second-level cache
-GRADIENT_BYTES = 16 << 20  # transformed patches of all threads, in the third-level cache
+TOGETHER = 8  # blocks of columns that meet patches together, where those are more than that
+FEW_TILES = 64  # up to here threads share the columns, and each makes its weights as it needs them
+DEPTH = 256  # channels of such weights, which stay in the second-level cache
 
 
 (_A2, _G2, _B2), (_A4, _G4, _B4) = matrices(2), matrices(4)
@@ -54,8 +71,6 @@ GRADIENT_BYTES = 16 << 20  # transformed patches of all threads, in the third-le
 _picture = sandwich_of((Side(_B2, 2), Side(_B4, 4)), (Side(_BS, 4), Side(_BT, 2)))
 _filter = sandwich_of((Side(_G2), Side(_G4)), twice(Side(_GS)))
 _result = finished_sandwich_of((Side(_A2), Side(_A4)), (Side(_AS), Side(_AT)))
-_gradient = sandwich_of((Side(_A2.T, 2), Side(_A4.T, 4)), twice(Side(_AS.T, 2)))
-_kernel = sandwich_of((Side(_G2.T), Side(_G4.T)), twice(Side(_GS.T)))
 
 
 class Tile(NamedTuple):
@@ -101,7 +116,7 @@ def conv(
     n, c, k = x.shape[0], by_tap.shape[1], by_tap.shape[2] // groups
     y = workspace.empty((n, *out, groups * k), x.dtype)
     wide = columns(x.dtype, k)
-    blocks, deep, line = -(-k // wide), _whole(c, x.dtype), workspace.LINE // x.itemsize
+    blocks, deep, line = -(-k // wide), whole_vectors(c, x.dtype), workspace.LINE // x.itemsize
     tile, strided = tile_of(m, stride, flipped), None if stride == 1 else True
     frequencies, four, cut = tile.n**2, tile.results == 4, (0, 0)
     if strided and flipped:
@@ -109,66 +124,41 @@ def conv(
         # picture on if the padding is even
         cut = 1 - padding[0] % 2, 1 - padding[1] % 2
         padding = (1 - padding[0] + cut[0]) // 2, (1 - padding[1] + cut[1]) // 2
-    # one row of weights more than needed: streams a power of two apart would share a cache set
-    weights = workspace.empty((groups * blocks, frequencies, c + 1, wide), x.dtype)
+    reached, threads = (out[0] + cut[0], out[1] + cut[1]), nb.get_num_threads()
+    tiles = count_tiles(n, reached, dilation, tile.results)
+    few = tiles <= FEW_TILES and groups * blocks >= threads
+    filters, vectors = _padded(by_tap, groups, blocks * wide), wide // lanes(x.dtype)
     start = np.zeros((groups, blocks * wide), x.dtype)
     if bias is not None:
         start[:, :k] = bias.reshape(groups, k)
-    filters, vectors = _padded(by_tap, groups, blocks * wide), wide // lanes(x.dtype)
-    _weights_loop(filters, weights.reshape(-1), c, wide, vectors, tile.n, four, strided, flipped)
-
-    threads = nb.get_num_threads()
-    size = frequencies * x.itemsize * (deep + wide)
-    chunk = max(PATCHES_BYTES // size, min(96, 12 * c // 32), TALL)
-    reached = out[0] + cut[0], out[1] + cut[1]
-    chunk = _even(_tiles(n, reached, dilation, tile.results), chunk, threads)
+    # one row of weights more than needed: streams a power of two apart would share a cache set
+    if few:
+        weights = workspace.empty((threads, frequencies, min(c, DEPTH) + 1, wide), x.dtype)
+        chunk, shares, together = tiles, min(blocks, threads), 1
+    else:
+        weights = workspace.empty((groups * blocks, frequencies, c + 1, wide), x.dtype)
+        _weights_loop(
+            filters, weights.reshape(-1), c, wide, vectors, tile.n, four, strided, flipped
+        )
+        size = frequencies * x.itemsize * (deep + wide)
+        chunk = max(PATCHES_BYTES // size, min(96, 12 * c // 32), TALL)
+        chunk, shares = _even(tiles, chunk, threads), 1
+        large = frequencies * x.itemsize * deep * chunk > 2 * PATCHES_BYTES
+        together = min(blocks, TOGETHER) if large else 1
     room = rows(chunk) + TALL
     patches = workspace.empty((threads, frequencies, room * deep + line), x.dtype)
-    products = workspace.empty((threads, frequencies, room * wide + line), x.dtype)
+    products = workspace.empty((threads, frequencies, together * (room * wide + line)), x.dtype)
     edges = workspace.empty((threads, frequencies * max(deep, wide)), x.dtype)
     _conv_loop(
-        x, weights.reshape(-1), start.reshape(-1), y, patches, products, edges, padding, cut,
-        dilation, chunk, c, k, wide, half_vectors(x.dtype, wide), tuple(tile), four, strided,
-        x.dtype.type(floor), past_caches(y, k),
+        strip_code(x.dtype), x, filters, weights.reshape(-1), start.reshape(-1), y, patches,
+        products, edges, padding, cut, dilation, chunk, shares, together, few, c, k, wide,
+        half_vectors(x.dtype, wide), tuple(tile), four, strided, flipped, x.dtype.type(floor),
+        past_caches(y, k),
     )  # fmt: skip
     return y
 
 
-def weight(
-    x: np.ndarray,
-    dy: np.ndarray,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
-    m: int,
-    stride: int = 1,
-) -> np.ndarray:
-    """dL/dw by tap (9, C/groups, K) from x (N, H, W, C) and dL/dy = dy (N, P, Q, K)."""
-    n, c, k = x.shape[0], x.shape[3] // groups, dy.shape[3] // groups
-    wide = columns(x.dtype, k)
-    blocks, deep, line = -(-k // wide), _whole(c, x.dtype), workspace.LINE // x.itemsize
-    tile, strided = tile_of(m, stride), None if stride == 1 else True
-    frequencies = tile.n**2
-    chunk = GRADIENT_BYTES // (frequencies * x.itemsize * (deep + blocks * wide))
-    chunk = min(max(chunk, 64), 256, _tiles(n, dy.shape[1:3], dilation, tile.results))
-    patches = workspace.empty((frequencies, chunk * deep + TALL + line), x.dtype)
-    gradients = workspace.empty((frequencies, blocks * chunk * wide + line), x.dtype)
-    # a thread's last tile may hang over the C rows; one more row, as for the weights above
-    sums = workspace.empty((frequencies, (c + TALL + 1) * blocks * wide), x.dtype)
-    edges = workspace.empty((nb.get_num_threads(), frequencies * max(deep, blocks * wide)), x.dtype)
-    by_tap = np.empty((9, c, groups * blocks * wide), x.dtype)
-    for group in range(groups):
-        _weight_loop(
-            x, dy, patches, gradients, sums, edges, by_tap, padding, dilation, group, groups,
-            chunk, wide, half_vectors(x.dtype, wide), tuple(tile), m == 4, strided,
-        )  # fmt: skip
-    if k == blocks * wide:
-        return by_tap
-    whole = by_tap.reshape(9, c, groups, blocks * wide)
-    return whole[:, :, :, :k].reshape(9, c, groups * k)
-
-
-def _tiles(n: int, out: Pair, dilation: Pair, m: int) -> int:
+def count_tiles(n: int, out: Pair, dilation: Pair, m: int) -> int:
     """How many tiles there are: with dilation d, the pixels d apart are a picture by themselves."""
     tiles = n
     for size, apart in zip(out, dilation, strict=True):
@@ -177,7 +167,7 @@ def _tiles(n: int, out: Pair, dilation: Pair, m: int) -> int:
     return tiles
 
 
-def _whole(channels: int, dtype: np.dtype) -> int:
+def whole_vectors(channels: int, dtype: np.dtype) -> int:
     """Channels rounded up to whole vectors."""
     return -(-channels // lanes(dtype)) * lanes(dtype)
 
@@ -199,24 +189,34 @@ def _even(tiles: int, chunk: int, threads: int) -> int:
     return max(1, -(-even // 4) * 4)
 
 
+@serial
+def _filter_of(  # type: ignore[no-untyped-def]
+    by_tap, channels, k, c, column, weights, to, n, step, vectors, four, strided, flipped
+):
+    """G g Gᵀ of the filters from one channel to some: (9, C, K) → frequencies ``step`` apart."""
+    tap = channels * k
+    first, down, across = (8 * tap, -3 * tap, -tap) if flipped else (0, 3 * tap, tap)
+    source = first + c * k + column
+    _filter(four, strided, by_tap, source, down, across, weights, to, n * step, step, vectors)
+
+
 @parallel
 def _weights_loop(  # type: ignore[no-untyped-def]
     by_tap, weights, channels, wide, vectors, n, four, strided, flipped
 ):
     """G g Gᵀ of every filter: (9, C, blocks · wide) → (blocks, n², C + 1, wide)."""
     k = by_tap.size // (9 * channels)
-    tap, step = channels * k, (channels + 1) * wide
-    first, row, column = (8 * tap, -3 * tap, -tap) if flipped else (0, 3 * tap, tap)
+    step = (channels + 1) * wide
     for c in prange(channels):
         for j in range(k // wide):
-            source, to = first + c * k + j * wide, (j * n * n * (channels + 1) + c) * wide
-            _filter(
-                four, strided, by_tap, source, row, column, weights, to, n * step, step, vectors
-            )
+            _filter_of(
+                by_tap, channels, k, c, j * wide, weights, j * n * n * step + c * wide, n, step,
+                vectors, four, strided, flipped,
+            )  # fmt: skip
 
 
 @serial
-def _place(tile, p, q, dilation, m):  # type: ignore[no-untyped-def]
+def place(tile, p, q, dilation, m):  # type: ignore[no-untyped-def]
     """The picture and the first row and column of the results of a tile."""
     down = ((p + dilation[0] - 1) // dilation[0] + m - 1) // m
     across = ((q + dilation[1] - 1) // dilation[1] + m - 1) // m
@@ -227,7 +227,7 @@ def _place(tile, p, q, dilation, m):  # type: ignore[no-untyped-def]
 
 
 @serial
-def _patch(x, image, top, left, dilation, size, channel, c, edge, deep):  # type: ignore[no-untyped-def]
+def copied_patch(x, image, top, left, dilation, size, channel, c, edge, deep):  # type: ignore[no-untyped-def]
     """size × size pixels from (top, left) on, zeros outside x, in ``edge`` (size, size, deep)."""
     _, h, w, channels = x.shape
     flat = x.reshape(-1)
@@ -244,7 +244,7 @@ def _patch(x, image, top, left, dilation, size, channel, c, edge, deep):  # type
 
 
 @serial
-def _transformed(  # type: ignore[no-untyped-def]
+def transformed(  # type: ignore[no-untyped-def]
     x, image, top, left, dilation, channel, c, deep, vectors, edge, target, to, apart, tile, four,
     strided,
 ):  # fmt: skip
@@ -255,15 +255,15 @@ def _transformed(  # type: ignore[no-untyped-def]
     source, at = x.reshape(-1), ((image * h + top) * w + left) * channels + channel
     row, column = dilation[0] * w * channels, dilation[1] * channels
     if top < 0 or left < 0 or last_row >= h or last_column >= w or c != deep:
-        _patch(x, image, top, left, dilation, size, channel, c, edge, deep)
+        copied_patch(x, image, top, left, dilation, size, channel, c, edge, deep)
         source, at, row, column = edge, 0, size * deep, deep
     _picture(four, strided, source, at, row, column, target, to, n * apart, apart, vectors)
 
 
 @parallel
 def _conv_loop(  # type: ignore[no-untyped-def]
-    x, weights, start, y, patches, products, edges, padding, cut, dilation, chunk, c, k, wide,
-    halves, tile, four, strided, floor, past,
+    code, x, by_tap, weights, start, y, patches, products, edges, padding, cut, dilation, chunk,
+    shares, together, few, c, k, wide, halves, tile, four, strided, flipped, floor, past,
 ):  # fmt: skip
     images, p, q, all_k = y.shape
     groups, blocks = all_k // k, (k + wide - 1) // wide
@@ -275,9 +275,10 @@ def _conv_loop(  # type: ignore[no-untyped-def]
     chunks = (tiles + chunk - 1) // chunk
     lanes = 2 * wide // halves
     deep = (c + lanes - 1) // lanes * lanes
-    flat_y = y.reshape(-1)
-    for item in prange(groups * chunks):
-        group, first = item // chunks, item % chunks * chunk
+    flat_y, least = y.reshape(-1), x.dtype.type(-np.inf)
+    for item in prange(groups * chunks * shares):
+        share, group = item % shares, item // shares // chunks
+        first = item // shares % chunks * chunk
         count = min(chunk, tiles - first)
         patch, product = patches[nb.get_thread_id()], products[nb.get_thread_id()]
         edge = edges[nb.get_thread_id()]
@@ -285,23 +286,50 @@ def _conv_loop(  # type: ignore[no-untyped-def]
         apart, between = patch.shape[1], product.shape[1]
         flat_patch, flat_product = patch.reshape(-1), product.reshape(-1)
         for t in range(count):
-            image, row, column = _place(first + t, *reached, dilation, m)
+            image, row, column = place(first + t, *reached, dilation, m)
             top, left = row * step // m - padding[0], column * step // m - padding[1]
-            _transformed(
+            transformed(
                 x, image, top, left, dilation, group * c, c, deep, deep // lanes, edge,
                 flat_patch, t * deep, apart, tile, four, strided,
             )  # fmt: skip
-        for j in range(blocks):
+        low_block, high_block = blocks * share // shares, blocks * (share + 1) // shares
+        room = between // together  # for the products of a block
+        for j in range(low_block, high_block):
             block = group * blocks + j
-            for f in range(n * n):
-                strip(
-                    flat_patch, f * apart, deep, 1,
-                    weights, (block * n * n + f) * (c + 1) * wide, wide, zeros, 0, 0,
-                    flat_product, f * between, wide, c, count, halves, x.dtype.type(-np.inf), False,
-                )  # fmt: skip
+            if few:
+                own = weights.size // len(patches) // (n * n)
+                at = nb.get_thread_id() * n * n * own
+                for low in range(0, c, DEPTH):
+                    depth = min(DEPTH, c - low)
+                    for e in range(depth):
+                        _filter_of(
+                            by_tap, c, groups * blocks * wide, low + e, block * wide, weights,
+                            at + e * wide, n, own, wide // lanes, four, strided, flipped,
+                        )  # fmt: skip
+                    for f in range(n * n):
+                        before, at_before, before_row = zeros, 0, 0
+                        if low > 0:
+                            before, at_before, before_row = flat_product, f * between, wide
+                        strip(
+                            code, flat_patch, f * apart + low, deep, 1, weights, at + f * own, wide,
+                            before, at_before, before_row, flat_product, f * between, wide, depth,
+                            count, halves, least, False, 0,
+                        )  # fmt: skip
+            elif j % together == 0:
+                beside = min(together, blocks - j)
+                own = (c + 1) * wide
+                for f in range(n * n):
+                    for e in range(beside):
+                        after = n * n if e < beside - 1 else 1 - e * n * n  # the block met next
+                        strip(
+                            code, flat_patch, f * apart, deep, 1,
+                            weights, ((block + e) * n * n + f) * own, wide, zeros, 0, 0,
+                            flat_product, f * between + e * room, wide, c, count, halves, least,
+                            False, after * own,
+                        )  # fmt: skip
             used = min(wide, k - j * wide)
             for t in range(count):
-                image, row, column = _place(first + t, *reached, dilation, m)
+                image, row, column = place(first + t, *reached, dilation, m)
                 row, column = row - cut[0], column - cut[1]
                 last_row, last_column = row + (m - 1) * dilation[0], column + (m - 1) * dilation[1]
                 inside = row >= 0 and column >= 0 and last_row < p and last_column < q
@@ -312,8 +340,9 @@ def _conv_loop(  # type: ignore[no-untyped-def]
                     to += group * k + j * wide
                     to_row, to_column = dilation[0] * q * all_k, dilation[1] * all_k
                 _result(
-                    four, strided, flat_product, t * wide, n * between, between, target, to,
-                    to_row, to_column, wide // lanes, start, block * wide, floor, past and inside,
+                    four, strided, flat_product, j % together * room + t * wide, n * between,
+                    between, target, to, to_row, to_column, wide // lanes, start, block * wide,
+                    floor, past and inside,
                 )  # fmt: skip
                 if not inside:
                     for r in range(m):
@@ -324,68 +353,3 @@ def _conv_loop(  # type: ignore[no-untyped-def]
                                 copy(flat_y, to, edge, (r * m + s) * wide, used)
         if past:
             fence()
-
-
-@parallel
-def _weight_loop(  # type: ignore[no-untyped-def]
-    x, dy, patches, gradients, sums, edges, by_tap, padding, dilation, group, groups, chunk, wide,
-    halves, tile, four, strided,
-):  # fmt: skip
-    c, k = x.shape[3] // groups, dy.shape[3] // groups
-    images, p, q, all_k = dy.shape
-    n, _, hop, m = tile
-    down = ((p + dilation[0] - 1) // dilation[0] + m - 1) // m
-    across = ((q + dilation[1] - 1) // dilation[1] + m - 1) // m
-    tiles = images * dilation[0] * dilation[1] * down * across
-    lanes = 2 * wide // halves
-    deep = (c + lanes - 1) // lanes * lanes
-    whole_k = by_tap.shape[2] // groups
-    flat_dy, flat_sums = dy.reshape(-1), sums.reshape(-1)
-    flat_patches, flat_gradients = patches.reshape(-1), gradients.reshape(-1)
-    apart, between, step = patches.shape[1], gradients.shape[1], sums.shape[1]
-    work = 4 * TALL  # rows of a piece of work
-    pieces = (c + work - 1) // work
-    for block in range((tiles + chunk - 1) // chunk):
-        first, count = block * chunk, min(chunk, tiles - block * chunk)
-        for t in prange(count):
-            edge = edges[nb.get_thread_id()]
-            image, row, column = _place(first + t, p, q, dilation, m)
-            top, left = row * hop // m - padding[0], column * hop // m - padding[1]
-            _transformed(
-                x, image, top, left, dilation, group * c, c, deep, deep // lanes, edge,
-                flat_patches, t * deep, apart, tile, four, strided,
-            )  # fmt: skip
-            source, at = flat_dy, ((image * p + row) * q + column) * all_k + group * k
-            down_dy, across_dy = dilation[0] * q * all_k, dilation[1] * all_k
-            inside = row + (m - 1) * dilation[0] < p and column + (m - 1) * dilation[1] < q
-            if not inside or k != whole_k:
-                _patch(dy, image, row, column, dilation, m, group * k, k, edge, whole_k)
-                source, at, down_dy, across_dy = edge, 0, m * whole_k, whole_k
-            for j in range(whole_k // wide):
-                to = (j * chunk + t) * wide
-                _gradient(
-                    four, strided, source, at + j * wide, down_dy, across_dy, flat_gradients, to,
-                    n * between, between, wide // lanes,
-                )  # fmt: skip
-        for piece in prange(n * n * pieces):
-            zeros = np.zeros(wide, x.dtype)
-            f, low = piece // pieces, piece % pieces * work
-            for j in range(whole_k // wide):
-                to = f * step + low * whole_k + j * wide
-                before, at_before, before_row = zeros, 0, 0
-                if block > 0:
-                    before, at_before, before_row = flat_sums, to, whole_k
-                strip(
-                    flat_patches, f * apart + low, 1, deep,
-                    flat_gradients, f * between + j * chunk * wide, wide,
-                    before, at_before, before_row, flat_sums, to, whole_k,
-                    count, min(work, c - low), halves, x.dtype.type(-np.inf), False,
-                )  # fmt: skip
-    flat_taps = by_tap.reshape(-1)
-    for e in prange(c):
-        to = (e * groups + group) * whole_k
-        tap = c * groups * whole_k
-        _kernel(
-            four, strided, flat_sums, e * whole_k, n * step, step, flat_taps, to, 3 * tap, tap,
-            whole_k // lanes,
-        )  # fmt: skip

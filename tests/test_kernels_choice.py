@@ -104,8 +104,8 @@ def test_forced_for_good():
 RUNS = {  # the function that must be called for result, input gradient and weight gradient
     "im2col": ["im2col.along_taps", "im2col.along_taps", "im2col_weight.weight_along_taps"],
     "direct": ["direct.along_taps", "direct.along_taps", "im2col_weight.weight_along_taps"],
-    "winograd2": ["winograd.conv", "winograd.conv", "winograd.weight"],
-    "winograd4": ["winograd.conv", "winograd.conv", "winograd.weight"],
+    "winograd2": ["winograd.conv", "winograd.conv", "winograd_weight.weight"],
+    "winograd4": ["winograd.conv", "winograd.conv", "winograd_weight.weight"],
 }
 
 
@@ -230,7 +230,7 @@ def test_without_a_fault_nothing_is_wrong(name, stride):
 
 @every_tile
 def test_a_wrong_padding_is_seen(name, stride, monkeypatch):
-    conv, weight = entry.winograd.conv, entry.winograd.weight
+    conv, weight = entry.winograd.conv, entry.winograd_weight.weight
 
     def moved(padding):
         return padding[0] + 1, padding[1]
@@ -239,7 +239,9 @@ def test_a_wrong_padding_is_seen(name, stride, monkeypatch):
         entry.winograd, "conv", lambda x, w, b, pad, *a, **k: conv(x, w, b, moved(pad), *a, **k)
     )
     monkeypatch.setattr(
-        entry.winograd, "weight", lambda x, g, pad, *a, **k: weight(x, g, moved(pad), *a, **k)
+        entry.winograd_weight,
+        "weight",
+        lambda x, g, pad, *a, **k: weight(x, g, moved(pad), *a, **k),
     )
     assert wrong(name, stride) == [True, True, True]
 

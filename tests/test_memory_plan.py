@@ -24,7 +24,7 @@ import ctypes, gc, json, sys
 import numpy as np
 import minifcn as mf
 from minifcn import functional as F
-from minifcn.kernels import workspace
+from minifcn.kernels import ahead, workspace
 
 def status(key):
     lines = open("/proc/self/status").read().splitlines()
@@ -54,6 +54,7 @@ else:  # what a little net of the kind leaves is what interpreter, libraries and
     little = {"widths": [16] * len(settings["widths"])}
     little |= {"fc_channels": 16} if "fc_channels" in settings else {}
     train(network(**{**settings, **little}), 64, 2)
+    ahead.compile_late_kernels()  # those of wide layers too
     gc.collect(), workspace.clear(), ctypes.CDLL("libc.so.6").malloc_trim(0)
     base = status("VmRSS")
     open("/proc/self/clear_refs", "w").write("5")  # VmHWM begins anew
