@@ -27,10 +27,10 @@ from numba import prange
 from minifcn.kernels import workspace
 from minifcn.kernels.algorithm import FEW_PIXELS, MANY_WEIGHTS
 from minifcn.kernels.compiled import parallel, serial
-from minifcn.kernels.gathered import gathered_strip, meetings, prefetch
+from minifcn.kernels.gathered import gathered_strip, meetings
 from minifcn.kernels.pack import in_memory, turn
 from minifcn.kernels.taps import Pair, Taps
-from minifcn.kernels.tile import TALL, clear, copy, copy_vector, covered, lanes
+from minifcn.kernels.tile import TALL, clear, copy, copy_vector, covered, lanes, tiles
 
 # What a thread works on at a time stays in its second-level cache:
 BLOCKS = 8  # columns of tiles
@@ -139,17 +139,6 @@ def _bring_weights(weights, turned, tap, low, depth, left, width, block, wide, s
             clear(block, d * wide + width, wide - width)
 
 
-@serial
-def _ask_for_weights(weights, turned, tap, low, depth, left, used, part, parts, c, k):  # type: ignore[no-untyped-def]
-    """Prefetch one of ``parts`` of the weights that `_bring_weights` will copy with these."""
-    if turned:
-        rows, length, at, row = used, depth, (tap * k + left) * c + low, c
-    else:
-        rows, length, at, row = depth, used, (tap * c + low) * k + left, k
-    first = rows * part // parts
-    prefetch(weights, at + first * row, row, rows * (part + 1) // parts - first, length)
-
-
 @parallel
 def _tap_loop(  # type: ignore[no-untyped-def]
     x, weights, turned, bias, y, order, offset, phases, steps, out_steps, work, totals, blocks,
@@ -177,21 +166,26 @@ def _tap_loop(  # type: ignore[no-untyped-def]
                 continue
             for m in range(met, covered(met)):  # a tile that hangs over adds to a row of its own
                 at[m], to[m] = at[0], count * across
+            talls, shorts = tiles(met)
             for low in range(0, c, DEPTH):
                 depth = min(DEPTH, c - low)
                 after, beyond = (t, low + DEPTH) if low + DEPTH < c else (min(t + 1, last - 1), 0)
+                if turned:
+                    rows, row = used, c
+                    soon = (order[after] * k + left) * c + beyond
+                else:
+                    rows, row = min(DEPTH, c - beyond), k
+                    soon = (order[after] * c + beyond) * k + left
                 for j in range(parts):
-                    _ask_for_weights(
-                        weights, turned, order[after], beyond, min(DEPTH, c - beyond), left, used,
-                        j, parts, c, k,
-                    )  # fmt: skip
                     _bring_weights(
                         weights, turned, order[t], low, depth, left + j * wide,
                         min(wide, used - j * wide), block, wide, side, c, k,
                     )  # fmt: skip
+                    asked = min(rows, j * (talls + shorts))
                     gathered_strip(
-                        flat_x, g * c + low, block, 0, wide, sums, j * wide, at, to, depth, met
-                    )
+                        flat_x, g * c + low, block, 0, sums, j * wide, at, to, depth, met,
+                        weights, soon + asked * row, row, rows - asked,
+                    )  # fmt: skip
         image, i, j = pixel // (height * width), pixel // width % height, pixel % width
         for m in range(count):
             row = (image * y.shape[1] + top + i * out_steps[0]) * y.shape[2]

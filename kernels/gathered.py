@@ -18,38 +18,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.tile import PIECE, SHORT, TALL, Sums, tiles
-from minifcn.kernels.vector import INT64, LLVM_FLOAT, Emitter, pointer, prefetch_line
+from minifcn.kernels.vector import LLVM_FLOAT, Emitter, pointer
 
-LINE = 64  # bytes of a cache line
+AHEAD = 2  # elements that a product brings to the caches
 
 
 def _tile_of(height: int) -> Any:
     """A tile of ``height`` rows and two vectors, for float32 and float64."""
 
     @intrinsic
-    def tile(typing, A, a, B, b, b_k, C, c, at, first, to, same, K):  # type: ignore[no-untyped-def]
+    def tile(typing, A, a, B, b, C, c, at, first, to, same, K, W, w):  # type: ignore[no-untyped-def]
         if any(array.dtype != A.dtype for array in (B, C)) or A.dtype not in LLVM_FLOAT:
             return None
         n = types.int64
-        signature = types.void(A, n, B, n, n, C, n, at, n, to, n, n)
+        signature = types.void(A, n, B, n, C, n, at, n, to, n, n, W, n)
 
         def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
             emit = Emitter(context, builder, A.dtype)
-            left, right, end, at, to = (
-                pointer(context, builder, signature, args, which) for which in (0, 2, 5, 7, 9)
+            left, right, end, at, to, soon = (
+                pointer(context, builder, signature, args, which) for which in (0, 2, 4, 6, 8, 11)
             )
-            b_k, depth = args[4], args[11]
+            depth = args[10]
             sums = Sums(emit, height, 4)
             a_row = [emit.at(left, builder.load(emit.at(at, i))) for i in range(height)]
             with cgutils.for_range(builder, depth) as loop:
-                row = emit.at(right, builder.mul(loop.index, b_k))
+                row = emit.at(right, emit.times(loop.index, 2 * emit.width))
+                emit.prefetch(emit.at(soon, emit.times(loop.index, AHEAD)), level=2)
                 sums.add_products(row, lambda i: emit.at(a_row[i], loop.index))
             for i in range(height):
                 c_row = emit.at(end, builder.load(emit.at(to, i)))
@@ -131,19 +131,27 @@ def meetings(at, to, apart, offset, steps, grid, shape, first, pixel, end, most)
 
 
 @serial
-def gathered_strip(A, a, B, b, b_k, C, c, at, to, depth, count):  # type: ignore[no-untyped-def]
-    """``count`` rows of C, two vectors wide, tile under tile.
+def gathered_strip(  # type: ignore[no-untyped-def]
+    A, a, B, b, C, c, at, to, depth, count, W, w, w_row, rows
+):
+    """``count`` rows of C, two vectors wide, tile under tile; B's rows lie one behind the other.
 
     The last tile may hang over: at and to must hold `rows` (count) addresses. All ``depth``
     products are summed before they are added to C: a few hundred at most, for the rounding's sake.
+
+    With each tile a piece of W, `AHEAD` elements for each product, begins to come to the
+    second-level cache: they start at w, w + w_row …, as many as there are tiles or ``rows``. A
+    little at a time: so many lines can be on their way at once, and A and C need some of them.
     """
     talls, shorts = tiles(count)
     for i in range(talls):
         row = i * TALL
-        _tall(A, a, B, b, b_k, C, c, at, row, to, row, depth)
+        ahead = w + min(i, rows) * w_row
+        _tall(A, a, B, b, C, c, at, row, to, row, depth, W, ahead)
     for i in range(shorts):
         row = talls * TALL + i * SHORT
-        _short(A, a, B, b, b_k, C, c, at, row, to, row, depth)
+        ahead = w + min(talls + i, rows) * w_row
+        _short(A, a, B, b, C, c, at, row, to, row, depth, W, ahead)
 
 
 @serial
@@ -170,26 +178,3 @@ def summing_strip(A, a, at, B, b, b_k, C, c, c_row, pixels, count, halves):  # t
                 _summing_short_3(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
             else:
                 _summing_short_2(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
-
-
-@intrinsic
-def prefetch(typing, A, a, row, rows, count):  # type: ignore[no-untyped-def]
-    """Let the processor bring ``rows`` pieces of A, of ``count`` elements each, while it computes.
-
-    They start at a, a + row, a + 2·row … and go to the second-level cache.
-    """
-    signature = types.void(A, *[types.int64] * 4)
-
-    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        size = INT64(A.dtype.bitwidth // 8)
-        byte = ir.IntType(8).as_pointer()
-        start = builder.bitcast(pointer(context, builder, signature, args, 0), byte)
-        lines = builder.udiv(builder.add(builder.mul(args[4], size), INT64(LINE - 1)), INT64(LINE))
-        with cgutils.for_range(builder, args[3]) as r:
-            at = builder.gep(start, [builder.mul(builder.mul(r.index, args[2]), size)])
-            with cgutils.for_range(builder, lines) as line:
-                address = builder.gep(at, [builder.mul(line.index, INT64(LINE))])
-                prefetch_line(builder, address, level=2)
-        return context.get_dummy_value()
-
-    return signature, code
