@@ -10,9 +10,14 @@ is best depends on the channels:
   sums stay in its second-level cache; patches come and go there, a `PIECE` of tiles at a time.
 - **Many**: the sums would not fit. All threads transform some hundred tiles into the last cache,
   and then share the frequencies: a tile of the sums stays in the first cache for all of them.
+
+One loop does both. It goes through a list of jobs, made by the shapes alone; see `Plan`.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
@@ -45,6 +50,8 @@ FEW_FILTERS = 1 << 14  # C·K up to which sums stay in a second-level cache, sha
 SHARE = 64  # channels of such a share
 JOBS = 16  # such shares at least, where there are tiles enough
 MANY_BYTES = 16 << 20  # transformed patches of all threads, in the last cache
+ROWS = 4 * TALL  # channels of a frequency that a thread multiplies at a time
+PIECES = 32  # of a round in which threads share tiles or channels
 
 (_A2, _G2, _), (_A4, _G4, _), (_AS, _GS, _) = matrices(2), matrices(4), STRIDED
 # Module globals, not closures: otherwise Numba could not keep the callers' machine code on disk.
@@ -63,39 +70,109 @@ def weight(
 ) -> np.ndarray:
     """dL/dw by tap (9, C/groups, K) from x (N, H, W, C) and dL/dy = dy (N, P, Q, K)."""
     c, k = x.shape[3] // groups, dy.shape[3] // groups
-    compute = _in_shares if c * k <= FEW_FILTERS else _together
-    by_tap = compute(x, dy, padding, dilation, groups, m, stride)
-    whole = by_tap.shape[2] // groups  # with the columns that fill up a tile
-    if k == whole:
-        return by_tap
-    return by_tap.reshape(9, c, groups, whole)[:, :, :, :k].reshape(9, c, groups * k)
-
-
-def _in_shares(
-    x: np.ndarray, dy: np.ndarray, padding: Pair, dilation: Pair, groups: int, m: int, stride: int
-) -> np.ndarray:
-    c, k = x.shape[3] // groups, dy.shape[3] // groups
-    wide = columns(x.dtype, k)
+    wide, side = columns(x.dtype, k), lanes(x.dtype)
     whole, line = -(-k // wide) * wide, workspace.LINE // x.itemsize
     tile, strided = tile_of(m, stride), None if stride == 1 else True
     frequencies, threads = tile.n**2, nb.get_num_threads()
-    low, left = _shares(whole_vectors(c, x.dtype), lanes(x.dtype)), _shares(whole, wide)
-    # so many parts that there is work for many threads; by the shapes alone, as they fix the bits
-    parts = JOBS // (groups * len(low) * len(left))
-    parts = max(1, min(parts, count_tiles(len(x), dy.shape[1:3], dilation, tile.results) // PIECE))
-    most, across = int(max(low[:, 1])), int(max(left[:, 1]))
+    tiles = count_tiles(len(x), dy.shape[1:3], dilation, tile.results)
+    if c * k <= FEW_FILTERS:
+        plan, owners = _in_shares(tiles, c, whole, groups, frequencies, side, wide), threads
+    else:
+        pair = frequencies * x.itemsize * (whole_vectors(c, x.dtype) + whole)
+        chunk = min(max(MANY_BYTES // pair, 64), 256, max(tiles, 1))
+        plan, owners = _together(tiles, c, whole, groups, frequencies, side, chunk), 1
+    most, across = int(plan.channels[:, 1].max()), int(plan.columns[:, 1].max())
     # the last tile may hang over its channels, in what it reads and in what it adds to; and one
     # row more: streams a power of two apart would share a cache set
-    patches = workspace.empty((threads, frequencies, PIECE * most + TALL + line), x.dtype)
-    gradients = workspace.empty((threads, frequencies, PIECE * across + line), x.dtype)
-    sums = workspace.empty((threads, frequencies, (most + TALL + 1) * across), x.dtype)
+    patches = workspace.empty((owners, frequencies, plan.chunk * most + TALL + line), x.dtype)
+    gradients = workspace.empty((owners, frequencies, plan.chunk * across + line), x.dtype)
+    sums = workspace.empty((owners, frequencies, (most + TALL + 1) * across), x.dtype)
     edges = workspace.empty((threads, frequencies * max(most, across)), x.dtype)
-    by_tap = workspace.empty((parts, 9, c, groups * whole), x.dtype)
-    _share_loop(
+    by_tap = workspace.empty((plan.parts, 9, c, groups * whole), x.dtype)
+    _weight_loop(
         strip_code(x.dtype), x, dy, patches, gradients, sums, edges, by_tap, padding, dilation,
-        groups, low, left, wide, half_vectors(x.dtype, wide), tuple(tile), m == 4, strided,
+        groups, plan.rounds, plan.jobs, plan.channels, plan.columns, plan.chunk, wide,
+        half_vectors(x.dtype, wide), tuple(tile), m == 4, strided,
     )  # fmt: skip
-    return by_tap[0]
+    total = by_tap[0] if plan.parts == 1 else by_tap.sum(axis=0)
+    if k == whole:
+        return total
+    return total.reshape(9, c, groups, whole)[:, :, :, :k].reshape(9, c, groups * k)
+
+
+class Plan(NamedTuple):
+    """Who does what.
+
+    Attributes:
+        jobs: each takes the tiles of a ``chunk`` after the other from ``begin`` to ``end``,
+            transforms some of a chunk's tiles, multiplies some frequencies of some channels, and
+            makes the weights' gradient of some channels of the sums: a row of (part, group, number
+            of its share in ``channels`` and in ``columns``, begin, end, then first and last + 1 of
+            tiles in the chunk, of frequencies, of channels multiplied, of channels made).
+        rounds: how the jobs follow one another: those of a round at the same time, (rounds, 2).
+        channels: shares of C: first, and how many with those that fill up a vector.
+        columns: shares of K, filled up to whole blocks.
+        chunk: tiles that are transformed before they are multiplied.
+        parts: into which all tiles fall; each has sums of its own.
+    """
+
+    jobs: np.ndarray
+    rounds: np.ndarray
+    channels: np.ndarray
+    columns: np.ndarray
+    chunk: int
+    parts: int
+
+
+@lru_cache(maxsize=256)
+def _in_shares(
+    tiles: int, c: int, whole: int, groups: int, frequencies: int, side: int, wide: int
+) -> Plan:
+    """Each job is a share of the channels, of one part of the tiles, from beginning to end."""
+    channels, columns = _shares(-(-c // side) * side, side), _shares(whole, wide)
+    # so many parts that there is work for many threads
+    parts = JOBS // (groups * len(channels) * len(columns))
+    parts = max(1, min(parts, tiles // PIECE))
+    jobs = [
+        (part, group, i, j, tiles * part // parts, tiles * (part + 1) // parts,
+         0, PIECE, 0, frequencies, 0, own, 0, min(own, c - first))
+        for part in range(parts)
+        for group in range(groups)
+        for i, (first, own) in enumerate(channels.tolist())
+        for j in range(len(columns))
+    ]  # fmt: skip
+    rounds = [(0, len(jobs))]
+    return Plan(np.array(jobs), np.array(rounds), channels, columns, PIECE, parts)
+
+
+@lru_cache(maxsize=256)
+def _together(
+    tiles: int, c: int, whole: int, groups: int, frequencies: int, side: int, chunk: int
+) -> Plan:
+    """Rounds: all threads transform a chunk, then all multiply it, … then all make the gradient."""
+    channels = np.array([(0, -(-c // side) * side)])
+    jobs: list[tuple[int, ...]] = []
+    rounds = []
+
+    def a_round(group: int, begin: int, end: int, works: list[tuple[int, ...]]) -> None:
+        rounds.append((len(jobs), len(jobs) + len(works)))
+        jobs.extend((0, group, 0, 0, begin, end, *work) for work in works)
+
+    nothing = 0, 0
+    for group in range(groups):
+        for begin in range(0, max(tiles, 1), chunk):
+            end = min(begin + chunk, tiles)
+            a_round(group, begin, end, [
+                (*some, *nothing, *nothing, *nothing) for some in _pieces(end - begin)
+            ])  # fmt: skip
+            a_round(group, begin, end, [
+                (*nothing, f, f + 1, low, min(low + ROWS, c), *nothing)
+                for f in range(frequencies)
+                for low in range(0, c, ROWS)
+            ])  # fmt: skip
+        made = [(*nothing, *nothing, *nothing, *some) for some in _pieces(c)]
+        a_round(group, 0, 0, made)
+    return Plan(np.array(jobs), np.array(rounds), channels, np.array([(0, whole)]), chunk, 1)
 
 
 def _shares(channels: int, least: int) -> np.ndarray:
@@ -106,27 +183,10 @@ def _shares(channels: int, least: int) -> np.ndarray:
     return np.array([(a, b - a) for a, b in zip(edges, edges[1:])], np.int64)
 
 
-def _together(
-    x: np.ndarray, dy: np.ndarray, padding: Pair, dilation: Pair, groups: int, m: int, stride: int
-) -> np.ndarray:
-    n, c, k = x.shape[0], x.shape[3] // groups, dy.shape[3] // groups
-    wide = columns(x.dtype, k)
-    blocks, deep, line = -(-k // wide), whole_vectors(c, x.dtype), workspace.LINE // x.itemsize
-    tile, strided = tile_of(m, stride), None if stride == 1 else True
-    frequencies = tile.n**2
-    chunk = MANY_BYTES // (frequencies * x.itemsize * (deep + blocks * wide))
-    chunk = min(max(chunk, 64), 256, count_tiles(n, dy.shape[1:3], dilation, tile.results))
-    patches = workspace.empty((frequencies, chunk * deep + TALL + line), x.dtype)
-    gradients = workspace.empty((frequencies, blocks * chunk * wide + line), x.dtype)
-    sums = workspace.empty((frequencies, (c + TALL + 1) * blocks * wide), x.dtype)
-    edges = workspace.empty((nb.get_num_threads(), frequencies * max(deep, blocks * wide)), x.dtype)
-    by_tap = np.empty((9, c, groups * blocks * wide), x.dtype)
-    for group in range(groups):
-        _together_loop(
-            strip_code(x.dtype), x, dy, patches, gradients, sums, edges, by_tap, padding, dilation,
-            group, groups, chunk, wide, half_vectors(x.dtype, wide), tuple(tile), m == 4, strided,
-        )  # fmt: skip
-    return by_tap
+def _pieces(count: int) -> list[Pair]:
+    """From 0 to ``count``: first and last + 1 of each of some pieces."""
+    edges = [count * i // PIECES for i in range(PIECES + 1)]
+    return [(a, b) for a, b in zip(edges, edges[1:]) if a < b]
 
 
 @serial
@@ -164,111 +224,49 @@ def _both_transformed(  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _share_loop(  # type: ignore[no-untyped-def]
-    code, x, dy, patches, gradients, sums, edges, by_tap, padding, dilation, groups, low, left,
-    wide, halves, tile, four, strided,
+def _weight_loop(  # type: ignore[no-untyped-def]
+    code, x, dy, patches, gradients, sums, edges, by_tap, padding, dilation, groups, rounds, jobs,
+    all_channels, all_columns, chunk, wide, halves, tile, four, strided,
 ):  # fmt: skip
-    c, k = x.shape[3] // groups, dy.shape[3] // groups
-    images, p, q, _ = dy.shape
-    n, _, _, m = tile
-    down = ((p + dilation[0] - 1) // dilation[0] + m - 1) // m
-    across = ((q + dilation[1] - 1) // dilation[1] + m - 1) // m
-    tiles = images * dilation[0] * dilation[1] * down * across
-    lanes = 2 * wide // halves
-    parts, _, _, row = by_tap.shape  # the elements of a row of all output channels
-    flat_taps, tap, shares = by_tap.reshape(-1), c * row, len(low) * len(left)
-    for job in prange(parts * groups * shares):
-        part, group, share = job // shares // groups, job // shares % groups, job % shares
-        (first_c, own_c), (first_k, own_k) = low[share // len(left)], left[share % len(left)]
-        channels = group * c + first_c, min(own_c, c - first_c), own_c
-        columns = group * k + first_k, min(own_k, k - first_k), own_k
-        patch = patches[nb.get_thread_id()].reshape(-1)
-        gradient = gradients[nb.get_thread_id()].reshape(-1)
-        total = sums[nb.get_thread_id()].reshape(-1)
-        edge, zeros = edges[nb.get_thread_id()], np.zeros(wide, x.dtype)
-        apart, between, step = patches.shape[2], gradients.shape[2], sums.shape[2]
-        begin, end = tiles * part // parts, tiles * (part + 1) // parts
-        for first in range(begin, max(end, begin + 1), PIECE):
-            count = min(PIECE, end - first)
-            for t in range(count):
-                _both_transformed(
-                    x, dy, first + t, t, padding, dilation, channels, columns, edge, patch, apart,
-                    gradient, between, PIECE, wide, lanes, tile, four, strided,
-                )  # fmt: skip
-            for f in range(n * n):
-                for j in range(own_k // wide):
-                    to = f * step + j * wide
-                    before, at_before, before_row = zeros, 0, 0
-                    if first > begin:
-                        before, at_before, before_row = total, to, own_k
-                    strip(
-                        code, patch, f * apart, 1, own_c,
-                        gradient, f * between + j * PIECE * wide, wide,
-                        before, at_before, before_row, total, to, own_k,
-                        count, own_c, halves, x.dtype.type(-np.inf), False, 0,
-                    )  # fmt: skip
-        for e in range(channels[1]):
-            to = (part * 9 * c + first_c + e) * row + group * (row // groups) + first_k
-            _kernel(
-                four, strided, total, e * own_k, n * step, step, flat_taps, to, 3 * tap, tap,
-                own_k // lanes,
-            )  # fmt: skip
-    for at in prange(9 * c):
-        whole = flat_taps[at * row : (at + 1) * row]
-        for part in range(1, parts):
-            start = (part * 9 * c + at) * row
-            some = flat_taps[start : start + row]
-            for j in range(row):
-                whole[j] += some[j]
-
-
-@parallel
-def _together_loop(  # type: ignore[no-untyped-def]
-    code, x, dy, patches, gradients, sums, edges, by_tap, padding, dilation, group, groups, chunk,
-    wide, halves, tile, four, strided,
-):  # fmt: skip
-    c, k = x.shape[3] // groups, dy.shape[3] // groups
-    images, p, q, _ = dy.shape
-    n, _, _, m = tile
-    down = ((p + dilation[0] - 1) // dilation[0] + m - 1) // m
-    across = ((q + dilation[1] - 1) // dilation[1] + m - 1) // m
-    tiles = images * dilation[0] * dilation[1] * down * across
-    lanes = 2 * wide // halves
-    deep = (c + lanes - 1) // lanes * lanes
-    whole_k = by_tap.shape[2] // groups
-    channels, columns = (group * c, c, deep), (group * k, k, whole_k)
-    flat_sums = sums.reshape(-1)
-    flat_patches, flat_gradients = patches.reshape(-1), gradients.reshape(-1)
-    apart, between, step = patches.shape[1], gradients.shape[1], sums.shape[1]
-    work = 4 * TALL  # rows of a piece of work
-    pieces = (c + work - 1) // work
-    for block in range((tiles + chunk - 1) // chunk):
-        first, count = block * chunk, min(chunk, tiles - block * chunk)
-        for t in prange(count):
-            _both_transformed(
-                x, dy, first + t, t, padding, dilation, channels, columns,
-                edges[nb.get_thread_id()], flat_patches, apart, flat_gradients, between, chunk,
-                wide, lanes, tile, four, strided,
-            )  # fmt: skip
-        for piece in prange(n * n * pieces):
+    c, k, n = x.shape[3] // groups, dy.shape[3] // groups, tile[0]
+    lanes, row = 2 * wide // halves, by_tap.shape[3]  # the elements of all output channels
+    flat_taps, tap = by_tap.reshape(-1), c * by_tap.shape[3]
+    apart, between, step = patches.shape[2], gradients.shape[2], sums.shape[2]
+    for r in range(len(rounds)):
+        for number in prange(rounds[r, 0], rounds[r, 1]):
+            part, group, i, j, begin, end = jobs[number, :6]
+            first_t, last_t, first_f, last_f, first_c, last_c, first_e, last_e = jobs[number, 6:]
+            low, own_c = all_channels[i]
+            left, own_k = all_columns[j]
+            channels = group * c + low, min(own_c, c - low), own_c
+            columns = group * k + left, min(own_k, k - left), own_k
+            mine = min(nb.get_thread_id(), len(patches) - 1)
+            patch, gradient = patches[mine].reshape(-1), gradients[mine].reshape(-1)
+            total, edge = sums[mine].reshape(-1), edges[nb.get_thread_id()]
             zeros = np.zeros(wide, x.dtype)
-            f, low = piece // pieces, piece % pieces * work
-            for j in range(whole_k // wide):
-                to = f * step + low * whole_k + j * wide
-                before, at_before, before_row = zeros, 0, 0
-                if block > 0:
-                    before, at_before, before_row = flat_sums, to, whole_k
-                strip(
-                    code, flat_patches, f * apart + low, 1, deep,
-                    flat_gradients, f * between + j * chunk * wide, wide,
-                    before, at_before, before_row, flat_sums, to, whole_k,
-                    count, min(work, c - low), halves, x.dtype.type(-np.inf), False, 0,
+            for first in range(begin, max(end, begin + 1), chunk):
+                count = min(chunk, end - first)
+                for t in range(first_t, min(last_t, count)):
+                    _both_transformed(
+                        x, dy, first + t, t, padding, dilation, channels, columns, edge, patch,
+                        apart, gradient, between, chunk, wide, lanes, tile, four, strided,
+                    )  # fmt: skip
+                fresh = first == begin and (begin == 0 or len(rounds) == 1)
+                for f in range(first_f, last_f):
+                    for b in range(own_k // wide):
+                        to = f * step + first_c * own_k + b * wide
+                        before, at_before, before_row = total, to, own_k
+                        if fresh:
+                            before, at_before, before_row = zeros, 0, 0
+                        strip(
+                            code, patch, f * apart + first_c, 1, own_c,
+                            gradient, f * between + b * chunk * wide, wide,
+                            before, at_before, before_row, total, to, own_k,
+                            count, last_c - first_c, halves, x.dtype.type(-np.inf), False, 0,
+                        )  # fmt: skip
+            for e in range(first_e, last_e):
+                to = (part * 9 * c + low + e) * row + group * (row // groups) + left
+                _kernel(
+                    four, strided, total, e * own_k, n * step, step, flat_taps, to, 3 * tap, tap,
+                    own_k // lanes,
                 )  # fmt: skip
-    flat_taps = by_tap.reshape(-1)
-    for e in prange(c):
-        to = (e * groups + group) * whole_k
-        tap = c * groups * whole_k
-        _kernel(
-            four, strided, flat_sums, e * whole_k, n * step, step, flat_taps, to, 3 * tap, tap,
-            whole_k // lanes,
-        )  # fmt: skip

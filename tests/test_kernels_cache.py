@@ -58,6 +58,6 @@ def test_the_kernels_that_a_step_meets_late_are_compiled_ahead(tmp_path):
         "cross_entropy._cross_entropy_numba",
         "depthwise._row_loop",
         "im2col_weight._weight_loop",
-        "winograd_weight._share_loop",
+        "winograd_weight._weight_loop",
     }
     assert not late & set(left)
