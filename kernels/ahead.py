@@ -71,6 +71,7 @@ def compile_late_kernels() -> None:
     up = transposed((2, 2), two, (0, 0), one, (16, 16))
     depthwise.along_taps(x, np.ones((4, 16), np.float32), np.zeros(16, np.float32), up, (16, 16))
     cross_entropy(x.reshape(-1, 16), np.zeros(64, np.int64), np.ones((1, 16), np.float32), -100)
+    depthwise.weight_along_taps(x, x, taps)
     im2col_weight.weight_along_taps(x, x, taps, 1)
     winograd_weight.weight(x, x, one, one, 1, 4)
 
