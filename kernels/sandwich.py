@@ -142,6 +142,8 @@ def _write(side: Side, emit: Emitter, signature: Any, args: Any, finish: bool) -
             else:
                 for value, place in zip(values, places, strict=True):
                     emit.store(value, place)
+                    # where the next vector goes: a store waits for its line, and all behind it
+                    emit.prefetch(emit.at(place, emit.width), level=1)
 
 
 def _combined(emit: Emitter, coefficients: np.ndarray, values: list[Any]) -> Any:
