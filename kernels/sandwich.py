@@ -139,6 +139,8 @@ def _write(side: Side, emit: Emitter, signature: Any, args: Any, finish: bool) -
                     with kept:
                         for value, place in zip(values, places, strict=True):
                             emit.store(value, place)
+                            # … or the same vector of the next tile, a columns to the right
+                            emit.prefetch(emit.at(place, emit.times(d_column, a)), level=1)
             else:
                 for value, place in zip(values, places, strict=True):
                     emit.store(value, place)
