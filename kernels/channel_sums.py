@@ -16,7 +16,7 @@ from minifcn.kernels.compiled import parallel
 from minifcn.launch import launch
 
 STRIP = 64  # rows summed in the array's own precision before float64 takes over
-BLOCK = 16 * STRIP  # rows that one thread takes at a time
+BLOCK = 4 * STRIP  # rows that one thread takes at a time
 
 
 def column_sums(a: np.ndarray) -> np.ndarray:

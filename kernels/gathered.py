@@ -141,7 +141,7 @@ def gathered_strip(  # type: ignore[no-untyped-def]
 
     With each tile a piece of W, `AHEAD` elements for each product, begins to come to the
     second-level cache: they start at w, w + w_row …, as many as there are tiles or ``rows``. A
-    little at a time: so many lines can be on their way at once, and A and C need some of them.
+    little at a time: only so many lines can be on their way at once, and A and C need some.
     """
     talls, shorts = tiles(count)
     for i in range(talls):

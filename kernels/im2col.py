@@ -73,11 +73,10 @@ def along_taps(
     past = past_caches(y, k) and plan.wide % lanes(x.dtype) == 0
     _multiply_loop(
         strip_code(x.dtype), x, weights.reshape(-1), start.reshape(-1), y, taps.offset, taps.run,
-        taps.phases,
-        taps.in_stride, taps.out_stride, plan.work, workspace.empty(plan.room, x.dtype),
-        plan.panel, plan.blocks, k, plan.wide, half_vectors(x.dtype, plan.wide),
-        taps.out_stride == (1, 1),
-        plan.as_it_is, _taps_at_once(c), x.dtype.type(floor), past,
+        taps.phases, taps.in_stride, taps.out_stride, plan.work,
+        workspace.empty(plan.room, x.dtype), plan.panel, plan.blocks, k, plan.wide,
+        half_vectors(x.dtype, plan.wide), taps.out_stride == (1, 1), plan.as_it_is,
+        _taps_at_once(c), x.dtype.type(floor), past,
     )  # fmt: skip
     return y
 

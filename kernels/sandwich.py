@@ -139,7 +139,7 @@ def _write(side: Side, emit: Emitter, signature: Any, args: Any, finish: bool) -
                     with kept:
                         for value, place in zip(values, places, strict=True):
                             emit.store(value, place)
-                            # … or the same vector of the next tile, a columns to the right
+                            # where the same vector of the next tile goes, ``a`` columns on
                             emit.prefetch(emit.at(place, emit.times(d_column, a)), level=1)
             else:
                 for value, place in zip(values, places, strict=True):

@@ -26,7 +26,8 @@ Offsets and strides are counted in elements. A stride of 0 for S repeats its row
 bias is added; S = C accumulates. A floor of 0 is ReLU, of −∞ nothing; NaN passes either.
 
 Numba's cache on disk knows the file of a compiled function, not the files that it draws from: after
-a change here delete ``kernels/__pycache__/*.nb?``, or the callers run the old code.
+a change here delete ``kernels/__pycache__/*.nb?``, or the callers run the old code, and those of
+`strip` call the new one with the old arguments: a crash.
 
 Source: Goto, van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 2008.
 """
@@ -251,8 +252,8 @@ def _strip(  # type: ignore[no-untyped-def]
 def strip_code(dtype: np.dtype) -> int:
     """The address of `strip`'s machine code for an element type.
 
-    The tiles take LLVM seconds, and Numba would compile them anew within every kernel that calls
-    them. So they are compiled once, and called by their address.
+    Numba would compile the tiles anew within every kernel that calls them, which takes a second
+    each time. So they are compiled once, and called by their address.
     """
     number = types.float32 if dtype == np.float32 else types.float64
     array, n = types.CPointer(number), types.int64
@@ -271,10 +272,13 @@ def strip(  # type: ignore[no-untyped-def]
 
     The last tile may hang over: A, S and C must hold `rows` (count) rows. A `BLOCK` of B stays in
     the first cache while all rows meet it. ``past``: C is written past the caches (see `stream`),
-    and every vector of it must start at a multiple of its bytes. ``ahead``: so far behind B lies
-    what is needed next in its place, and is brought into the second-level cache; 0 for nothing.
+    and every vector of it must start at a multiple of its bytes. ``ahead``: so far behind B (or
+    before it) lies what is needed next in its place; the first two tiles bring it into the
+    second-level cache. 0 for nothing.
     ``code`` is `strip_code` of the arrays' type.
     """
+    if any(array.dtype != A.dtype for array in (B, S, C)) or A.dtype not in LLVM_FLOAT:
+        return None
     n, byte = types.int64, ir.IntType(8).as_pointer()
     signature = types.void(
         n, A, n, n, n, B, n, n, S, n, n, C, n, n, n, n, n, A.dtype, n, n

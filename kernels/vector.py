@@ -88,9 +88,19 @@ class Emitter:
         """Write a vector to memory past the caches; see the function of this name."""
         stream(self.builder, value, self.builder.bitcast(pointer, self.vector.as_pointer()))
 
-    def prefetch(self, pointer: Any, level: int) -> None:
-        """Bring the line of an address into the caches from this level on; see the function."""
-        prefetch_line(self.builder, pointer, level)
+    def prefetch(self, place: Any, level: int) -> None:
+        """Let the processor bring one line into the caches of this level and beyond.
+
+        An address beyond the array does no harm: nothing is read that the program could notice.
+        """
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]),
+            "llvm.prefetch.p0i8",
+        )
+        to_read, near, of_data = flag(0), flag(4 - level), flag(1)
+        self.builder.call(function, [self.builder.bitcast(place, byte), to_read, near, of_data])
 
     def repeat(self, one: Any) -> Any:
         """A vector of one number."""
@@ -130,21 +140,6 @@ def stream(builder: Any, value: Any, place: Any) -> None:
     store.align = VECTOR_BYTES
     one = ir.Constant(ir.IntType(32), 1)
     store.set_metadata("nontemporal", builder.module.add_metadata([one]))
-
-
-def prefetch_line(builder: Any, place: Any, level: int) -> None:
-    """Let the processor bring one line into the caches of this level and beyond while it computes.
-
-    An address beyond the array does no harm: nothing is read that the program could notice.
-    """
-    byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-    function = cgutils.get_or_insert_function(
-        builder.module,
-        ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]),
-        "llvm.prefetch.p0i8",
-    )
-    to_read, near, of_data = flag(0), flag(4 - level), flag(1)
-    builder.call(function, [builder.bitcast(place, byte), to_read, near, of_data])
 
 
 def pointer(context: Any, builder: Any, signature: Any, args: Any, which: int) -> Any:

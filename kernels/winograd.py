@@ -60,8 +60,8 @@ from minifcn.kernels.tile import (
 from minifcn.kernels.winograd_matrices import STRIDED, TURNED, matrices
 
 PATCHES_BYTES = 640 * 1024  # transformed patches of one thread: most of a second-level cache
-TOGETHER = 8  # blocks of columns that meet patches together, where those are more than that
-FEW_TILES = 64  # up to here threads share the columns, and each makes its weights as it needs them
+TOGETHER = 8  # blocks of columns that patches of more than twice that meet together
+FEW_TILES = 64  # up to here threads share the columns, if there are enough of them
 DEPTH = 256  # channels of such weights, which stay in the second-level cache
 
 
@@ -134,7 +134,7 @@ def conv(
     # one row of weights more than needed: streams a power of two apart would share a cache set
     if few:
         weights = workspace.empty((threads, frequencies, min(c, DEPTH) + 1, wide), x.dtype)
-        chunk, shares, together = tiles, min(blocks, threads), 1
+        chunk, shares, together = max(tiles, 1), min(blocks, threads), 1
     else:
         weights = workspace.empty((groups * blocks, frequencies, c + 1, wide), x.dtype)
         _weights_loop(

@@ -48,7 +48,7 @@ from minifcn.kernels.winograd_matrices import STRIDED, matrices
 
 FEW_FILTERS = 1 << 14  # C·K up to which sums stay in a second-level cache, share by share
 SHARE = 64  # channels of such a share
-JOBS = 16  # such shares at least, where there are tiles enough
+JOBS = 16  # such shares, about, where there are tiles enough: work for so many threads
 MANY_BYTES = 16 << 20  # transformed patches of all threads, in the last cache
 ROWS = 4 * TALL  # channels of a frequency that a thread multiplies at a time
 PIECES = 32  # of a round in which threads share tiles or channels
@@ -81,7 +81,7 @@ def weight(
         pair = frequencies * x.itemsize * (whole_vectors(c, x.dtype) + whole)
         chunk = min(max(MANY_BYTES // pair, 64), 256, max(tiles, 1))
         plan, owners = _together(tiles, c, whole, groups, frequencies, side, chunk), 1
-    most, across = int(plan.channels[:, 1].max()), int(plan.columns[:, 1].max())
+    most, across = int(plan.channels[:, 1].max()), int(plan.filters[:, 1].max())
     # the last tile may hang over its channels, in what it reads and in what it adds to; and one
     # row more: streams a power of two apart would share a cache set
     patches = workspace.empty((owners, frequencies, plan.chunk * most + TALL + line), x.dtype)
@@ -91,7 +91,7 @@ def weight(
     by_tap = workspace.empty((plan.parts, 9, c, groups * whole), x.dtype)
     _weight_loop(
         strip_code(x.dtype), x, dy, patches, gradients, sums, edges, by_tap, padding, dilation,
-        groups, plan.rounds, plan.jobs, plan.channels, plan.columns, plan.chunk, wide,
+        groups, plan.rounds, plan.jobs, plan.channels, plan.filters, plan.chunk, wide,
         half_vectors(x.dtype, wide), tuple(tile), m == 4, strided,
     )  # fmt: skip
     total = by_tap[0] if plan.parts == 1 else by_tap.sum(axis=0)
@@ -107,19 +107,19 @@ class Plan(NamedTuple):
         jobs: each takes the tiles of a ``chunk`` after the other from ``begin`` to ``end``,
             transforms some of a chunk's tiles, multiplies some frequencies of some channels, and
             makes the weights' gradient of some channels of the sums: a row of (part, group, number
-            of its share in ``channels`` and in ``columns``, begin, end, then first and last + 1 of
+            of its share in ``channels`` and in ``filters``, begin, end, then first and last + 1 of
             tiles in the chunk, of frequencies, of channels multiplied, of channels made).
         rounds: how the jobs follow one another: those of a round at the same time, (rounds, 2).
         channels: shares of C: first, and how many with those that fill up a vector.
-        columns: shares of K, filled up to whole blocks.
+        filters: shares of K, filled up to whole blocks.
         chunk: tiles that are transformed before they are multiplied.
-        parts: into which all tiles fall; each has sums of its own.
+        parts: into which all tiles fall; each gives a gradient, and they are added up in the end.
     """
 
     jobs: np.ndarray
     rounds: np.ndarray
     channels: np.ndarray
-    columns: np.ndarray
+    filters: np.ndarray
     chunk: int
     parts: int
 
@@ -129,9 +129,9 @@ def _in_shares(
     tiles: int, c: int, whole: int, groups: int, frequencies: int, side: int, wide: int
 ) -> Plan:
     """Each job is a share of the channels, of one part of the tiles, from beginning to end."""
-    channels, columns = _shares(-(-c // side) * side, side), _shares(whole, wide)
+    channels, filters = _shares(-(-c // side) * side, side), _shares(whole, wide)
     # so many parts that there is work for many threads
-    parts = JOBS // (groups * len(channels) * len(columns))
+    parts = JOBS // (groups * len(channels) * len(filters))
     parts = max(1, min(parts, tiles // PIECE))
     jobs = [
         (part, group, i, j, tiles * part // parts, tiles * (part + 1) // parts,
@@ -139,13 +139,13 @@ def _in_shares(
         for part in range(parts)
         for group in range(groups)
         for i, (first, own) in enumerate(channels.tolist())
-        for j in range(len(columns))
+        for j in range(len(filters))
     ]  # fmt: skip
     rounds = [(0, len(jobs))]
-    return Plan(np.array(jobs), np.array(rounds), channels, columns, PIECE, parts)
+    return Plan(np.array(jobs), np.array(rounds), channels, filters, PIECE, parts)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)  # they are long
 def _together(
     tiles: int, c: int, whole: int, groups: int, frequencies: int, side: int, chunk: int
 ) -> Plan:
@@ -191,19 +191,18 @@ def _pieces(count: int) -> list[Pair]:
 
 @serial
 def _both_transformed(  # type: ignore[no-untyped-def]
-    x, dy, number, t, padding, dilation, channels, columns, edge, patches, apart, gradients,
+    x, dy, number, t, padding, dilation, channels, filters, edge, patches, apart, gradients,
     between, chunk, wide, lanes, tile, four, strided,
 ):  # fmt: skip
     """Bᵀ d B and A dy Aᵀ of tile ``number``, as the t-th of a ``chunk``.
 
     ``channels`` of x are the first one, how many there are, and how many with those that fill up a
-    vector; ``columns`` the same of dy, filled up to whole blocks.
+    vector; ``filters`` the same of dy, filled up to whole blocks.
     """
     _, p, q, all_k = dy.shape
-    _, _, hop, m = tile
-    n = tile[0]
+    n, _, hop, m = tile
     first_c, c, own_c = channels
-    first_k, k, own_k = columns
+    first_k, k, own_k = filters
     image, row, column = place(number, p, q, dilation, m)
     top, left = row * hop // m - padding[0], column * hop // m - padding[1]
     transformed(
@@ -226,7 +225,7 @@ def _both_transformed(  # type: ignore[no-untyped-def]
 @parallel
 def _weight_loop(  # type: ignore[no-untyped-def]
     code, x, dy, patches, gradients, sums, edges, by_tap, padding, dilation, groups, rounds, jobs,
-    all_channels, all_columns, chunk, wide, halves, tile, four, strided,
+    all_channels, all_filters, chunk, wide, halves, tile, four, strided,
 ):  # fmt: skip
     c, k, n = x.shape[3] // groups, dy.shape[3] // groups, tile[0]
     lanes, row = 2 * wide // halves, by_tap.shape[3]  # the elements of all output channels
@@ -237,9 +236,9 @@ def _weight_loop(  # type: ignore[no-untyped-def]
             part, group, i, j, begin, end = jobs[number, :6]
             first_t, last_t, first_f, last_f, first_c, last_c, first_e, last_e = jobs[number, 6:]
             low, own_c = all_channels[i]
-            left, own_k = all_columns[j]
+            left, own_k = all_filters[j]
             channels = group * c + low, min(own_c, c - low), own_c
-            columns = group * k + left, min(own_k, k - left), own_k
+            filters = group * k + left, min(own_k, k - left), own_k
             mine = min(nb.get_thread_id(), len(patches) - 1)
             patch, gradient = patches[mine].reshape(-1), gradients[mine].reshape(-1)
             total, edge = sums[mine].reshape(-1), edges[nb.get_thread_id()]
@@ -248,7 +247,7 @@ def _weight_loop(  # type: ignore[no-untyped-def]
                 count = min(chunk, end - first)
                 for t in range(first_t, min(last_t, count)):
                     _both_transformed(
-                        x, dy, first + t, t, padding, dilation, channels, columns, edge, patch,
+                        x, dy, first + t, t, padding, dilation, channels, filters, edge, patch,
                         apart, gradient, between, chunk, wide, lanes, tile, four, strided,
                     )  # fmt: skip
                 fresh = first == begin and (begin == 0 or len(rounds) == 1)

@@ -1,42 +1,86 @@
 """Each way in which Winograd's convolution goes about its work, against sums in float64."""
 
+import numba
 import numpy as np
 import pytest
 
-from minifcn.kernels import winograd, workspace
+from minifcn.kernels import winograd, winograd_weight, workspace
 from tests.convolutions import by_elements, by_minifcn, errors, layer
 
-#: (shape of x, output channels) and what such a layer is to try
+#: (shape of x, output channels, dilation) and what such a layer is to try
 SHAPES = {
-    "few tiles, two depths of weights": ((2, 264, 6, 5), 72),
-    "many tiles, one block after the other": ((1, 20, 41, 37), 72),
-    "patches too many for a cache, blocks together": ((1, 260, 43, 38), 290),
-    "sums in parts, a last piece that is short": ((1, 33, 51, 47), 70),
-    "sums in shares of both kinds of channels": ((1, 130, 18, 22), 100),
-    "sums of all threads, in two rounds": ((2, 144, 50, 49), 130),
+    "few tiles, two depths of weights": ((2, 264, 6, 5), 272, 1),
+    "many tiles, one block after the other": ((1, 20, 41, 37), 72, 1),
+    "patches too many for a cache, blocks together": ((1, 260, 43, 38), 290, 1),
+    "sums in parts, a last piece that is short": ((1, 33, 51, 47), 70, 1),
+    "sums in shares of both kinds of channels": ((1, 130, 18, 22), 100, 1),
+    "sums of all threads, in two rounds": ((2, 144, 50, 49), 130, 1),
+    "pixels apart, sums in parts": ((1, 24, 37, 41), 40, 2),
+    "pixels apart, sums of all threads": ((1, 140, 33, 38), 136, 3),
 }
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+BOUND = {np.float32: 5e-5, np.float64: 1e-13}
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Which way is gone depends on how many threads there are."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(2, before))
+    yield
+    numba.set_num_threads(before)
+
+
+def apart(shape, dtype=np.float32):
+    """The arrays of a layer that keeps the size, and its settings."""
+    x, filters, dilation = shape
+    arrays = layer(x, filters, dtype=dtype)
+    return arrays, {"padding": (dilation, dilation), "dilation": (dilation, dilation)}
 
 
 @every_shape
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", BOUND)
 def test_against_sums(shape, dtype, monkeypatch):
     monkeypatch.setattr(workspace, "poisoned", True)
-    arrays = layer(*shape, dtype=dtype)
-    found = by_minifcn("winograd4", *arrays, padding=1)
-    bound = 5e-5 if dtype == np.float32 else 1e-13
-    assert max(errors(found, by_elements(*arrays, padding=(1, 1)))) < bound
+    arrays, settings = apart(shape, dtype)
+    found = by_minifcn("winograd4", *arrays, **settings)
+    assert max(errors(found, by_elements(*arrays, **settings))) < BOUND[dtype]
     x, weight, *rest = arrays
-    wrong = by_elements(x, np.roll(weight, 1, axis=1), *rest, padding=(1, 1))
-    assert errors(found, wrong)[0] > 100 * bound  # the filters of two channels exchanged are seen
+    wrong = by_elements(x, np.roll(weight, 1, axis=1), *rest, **settings)
+    assert errors(found, wrong)[0] > 100 * BOUND[dtype]  # exchanged filters are seen
+
+
+@pytest.mark.parametrize("shape", [((2, 80, 9, 7), 96), ((1, 280, 22, 25), 264)])
+def test_groups_are_convolutions_beside_each_other(shape):
+    arrays = layer(*shape)
+    x, weight, bias, dy = arrays
+    half = x.shape[1] // 2
+    found = by_minifcn("winograd4", x, weight[:, :half], bias, dy, padding=1, groups=2)
+    halves = []
+    for i in range(2):
+        c, k = slice(i * half, (i + 1) * half), slice(i * len(bias) // 2, (i + 1) * len(bias) // 2)
+        halves.append(by_elements(x[:, c], weight[k, :half], bias[k], dy[:, k], padding=(1, 1)))
+    wanted = [np.concatenate(pair, axis) for pair, axis in zip(zip(*halves), (1, 1, 0, 0))]
+    assert max(errors(found, wanted)) < BOUND[np.float32]
 
 
 @every_shape
 def test_who_transforms_the_weights_changes_no_bit(shape, monkeypatch):
-    arrays = layer(*shape)
+    arrays, settings = apart(shape)
     results = []
     for few in (0, 1 << 30):
         monkeypatch.setattr(winograd, "FEW_TILES", few)
-        results.append(by_minifcn("winograd4", *arrays, padding=1))
+        results.append(by_minifcn("winograd4", *arrays, **settings))
     for one, other in zip(*results, strict=True):
         assert np.array_equal(one, other)
+
+
+@every_shape
+def test_both_ways_to_the_weights_gradient(shape, monkeypatch):
+    arrays, settings = apart(shape)
+    results = []
+    for few in (0, 1 << 30):
+        monkeypatch.setattr(winograd_weight, "FEW_FILTERS", few)
+        results.append(by_minifcn("winograd4", *arrays, **settings)[2])
+    wanted = by_elements(*arrays, **settings)[2]
+    assert max(errors(results, [wanted, wanted])) < BOUND[np.float32]
