@@ -34,7 +34,8 @@ Source: Goto, van de Geijn, "Anatomy of High-Performance Matrix Multiplication",
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -119,66 +120,100 @@ class Sums:
             yield part, j * self.emit.width, self.emit.builder.load(place)
 
 
-def _tile_of(height: int, halves: int) -> Any:
-    """A tile of ``height`` rows and so many half vectors, for float32 and float64."""
+@intrinsic
+def _tile(  # type: ignore[no-untyped-def]
+    typing, height, halves, A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, K, floor, past,
+    ahead,
+):  # fmt: skip
+    """One tile of ``height`` rows, `TALL` or `SHORT`, and 2, 3 or 4 ``halves`` of a vector."""
+    if any(array.dtype != A.dtype for array in (B, S, C)) or A.dtype not in LLVM_FLOAT:
+        return None
+    n = types.int64
+    signature = types.void(
+        n, n, A, n, n, n, B, n, n, S, n, n, C, n, n, n, A.dtype, types.boolean, n
+    )  # fmt: skip
 
-    @intrinsic
-    def tile(  # type: ignore[no-untyped-def]
-        typing, A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, K, floor, past, ahead
-    ):
-        arrays = [A, B, S, C]
-        if any(array.dtype != A.dtype for array in arrays) or A.dtype not in LLVM_FLOAT:
-            return None
-        n = types.int64
-        signature = types.void(
-            A, n, n, n, B, n, n, S, n, n, C, n, n, n, A.dtype, types.boolean, n
-        )  # fmt: skip
+    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = Emitter(context, builder, A.dtype)
+        starts = [pointer(context, builder, signature, args, which) for which in (2, 6, 9, 12)]
+        done = builder.append_basic_block("done")
+        which = builder.add(emit.times(args[0], 8), args[1])
+        choice = builder.switch(which, done)
+        for rows in (TALL, SHORT):
+            for parts in (2, 3, 4):
+                block = builder.append_basic_block(f"tile.{rows}.{parts}")
+                choice.add_case(emit.integer(8 * rows + parts), block)
+                builder.position_at_end(block)
+                _write_tile(emit, rows, parts, starts, args)
+                builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
 
-        def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            emit = Emitter(context, builder, A.dtype)
-            _, _, a_row, a_k, _, _, b_k, _, _, s_row, _, _, c_row, depth, floor, past, ahead = args
-            left, right, start, end = (
-                pointer(context, builder, signature, args, which) for which in (0, 4, 7, 10)
-            )
-            sums = Sums(emit, height, halves)
-            a_rows = [emit.times(a_row, i) for i in range(height)]
-            with cgutils.for_range(builder, depth) as loop:
-                row = emit.at(right, builder.mul(loop.index, b_k))
-                column = emit.at(left, builder.mul(loop.index, a_k))
-                emit.prefetch(emit.at(row, ahead), level=2)
-                sums.add_products(row, lambda i: emit.at(column, a_rows[i]))
+    return signature, code
 
-            def finish(write, floored):  # type: ignore[no-untyped-def]
-                for i in range(height):
-                    before = emit.at(start, emit.times(s_row, i))
-                    after = emit.at(end, emit.times(c_row, i))
-                    for part, at, total in sums.vectors(i):
-                        total = builder.fadd(part.load(emit.at(before, at)), total)
-                        if floored:
-                            total = part.not_below(total, part.repeat(floor))
-                        write(part, total, emit.at(after, at))
 
+def _write_tile(emit: Emitter, height: int, halves: int, starts: list[Any], args: Any) -> None:
+    left, right, start, end = starts
+    a_row, a_k, b_k, s_row, c_row, depth, floor, past, ahead = (
+        args[i] for i in (4, 5, 8, 11, 14, 15, 16, 17, 18)
+    )
+    builder, sums = emit.builder, Sums(emit, height, halves)
+    rows = Rows(emit, left, a_row, a_k, height)
+    with cgutils.for_range(builder, depth) as loop:
+        row = emit.at(right, builder.mul(loop.index, b_k))
+        emit.prefetch(emit.at(row, ahead), level=2)
+        with rows.column() as element:
+            sums.add_products(row, element)
+
+    def finish(write, floored):  # type: ignore[no-untyped-def]
+        for i in range(height):
+            before = emit.at(start, emit.times(s_row, i))
+            after = emit.at(end, emit.times(c_row, i))
+            for part, at, total in sums.vectors(i):
+                total = builder.fadd(part.load(emit.at(before, at)), total)
+                if floored:
+                    total = part.not_below(total, part.repeat(floor))
+                write(part, total, emit.at(after, at))
+
+    with builder.if_else(past) as (beyond, kept):
+        with beyond:
+            finish(Emitter.stream, True)
+        with kept:
             nothing = ir.Constant(emit.scalar, float("-inf"))
-            with builder.if_else(past) as (beyond, kept):
-                with beyond:
-                    finish(Emitter.stream, True)
-                with kept:
-                    plain = builder.fcmp_ordered("==", floor, nothing)
-                    with builder.if_else(plain) as (as_it_is, floored):
-                        with as_it_is:
-                            finish(Emitter.store, False)
-                        with floored:
-                            finish(Emitter.store, True)
-            return context.get_dummy_value()
-
-        return signature, code
-
-    return tile
+            plain = builder.fcmp_ordered("==", floor, nothing)
+            with builder.if_else(plain) as (as_it_is, floored):
+                with as_it_is:
+                    finish(Emitter.store, False)
+                with floored:
+                    finish(Emitter.store, True)
 
 
-# Module globals, not closures: otherwise Numba could not keep the callers' machine code on disk.
-_tall_2, _tall_3, _tall_4 = (_tile_of(TALL, halves) for halves in (2, 3, 4))
-_short_2, _short_3, _short_4 = (_tile_of(SHORT, halves) for halves in (2, 3, 4))
+class Rows:
+    """The rows of A, of which a column is read in each step.
+
+    One address serves `GROUP` rows, which the processor reads at it, at it + a_row and at
+    it + 2·a_row. Left alone, the compiler goes from row to row by additions, each of which waits
+    for the one before: as many cycles as the multiplications take.
+    """
+
+    GROUP = 3
+
+    def __init__(self, emit: Emitter, start: Any, a_row: Any, a_k: Any, height: int) -> None:
+        self.emit, self.a_row, self.a_k = emit, a_row, a_k
+        groups = range(0, height, self.GROUP)
+        with emit.builder.goto_entry_block():
+            self.addresses = [emit.builder.alloca(start.type) for _ in groups]
+        for i, address in zip(groups, self.addresses, strict=True):
+            emit.builder.store(emit.at(start, emit.times(a_row, i)), address)
+
+    @contextmanager
+    def column(self) -> Iterator[Callable[[int], Any]]:
+        """Where A[i] of this step stands, for each i; behind the block comes the next step."""
+        emit = self.emit
+        here = [emit.opaque(emit.builder.load(address)) for address in self.addresses]
+        yield lambda i: emit.at(here[i // self.GROUP], emit.times(self.a_row, i % self.GROUP))
+        for place, address in zip(here, self.addresses, strict=True):
+            emit.builder.store(emit.at(place, self.a_k), address)
 
 
 @serial
@@ -206,46 +241,23 @@ def _strip(  # type: ignore[no-untyped-def]
 ):
     talls, shorts = tiles(count)
     lowest = type(floor)(-np.inf)
-    for part in range((talls + shorts) * ((max(depth, 1) + BLOCK - 1) // BLOCK)):
-        low, i = part // (talls + shorts) * BLOCK, part % (talls + shorts)
-        row = min(i, talls) * TALL + max(i - talls, 0) * SHORT
-        c_at = c + row * c_row
-        soon = ahead + i * b_k // 2 if ahead != 0 and i < 2 else 0  # half of each row of B
-        for k in range(low, min(max(depth, 1), low + BLOCK), PIECE):
-            a_at, b_at, size = a + row * a_row + k * a_k, b + k * b_k, min(PIECE, depth - k)
-            before, at, step = (S, s + row * s_row, s_row) if k == 0 else (C, c_at, c_row)
-            last = k + PIECE >= depth
-            least, beyond = floor if last else lowest, past != 0 and last
-            if i < talls and halves == 4:
-                _tall_4(
-                    A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
+    for low in range(0, max(depth, 1), BLOCK):
+        a_row_at, s_at, c_at = a + low * a_k, s, c  # no division here: a tile waits for its address
+        for i in range(talls + shorts):
+            height = TALL if i < talls else SHORT
+            soon = ahead + i * b_k // 2 if ahead != 0 and i < 2 else 0  # half of each row of B
+            for k in range(low, min(max(depth, 1), low + BLOCK), PIECE):
+                a_at, b_at, size = a_row_at + (k - low) * a_k, b + k * b_k, min(PIECE, depth - k)
+                before, at, step = (S, s_at, s_row) if k == 0 else (C, c_at, c_row)
+                last = k + PIECE >= depth
+                least, beyond = floor if last else lowest, past != 0 and last
+                _tile(
+                    height, halves, A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
                     C, c_at, c_row, size, least, beyond, soon,
                 )  # fmt: skip
-            elif i < talls and halves == 3:
-                _tall_3(
-                    A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                    C, c_at, c_row, size, least, beyond, soon,
-                )  # fmt: skip
-            elif i < talls:
-                _tall_2(
-                    A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                    C, c_at, c_row, size, least, beyond, soon,
-                )  # fmt: skip
-            elif halves == 4:
-                _short_4(
-                    A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                    C, c_at, c_row, size, least, beyond, soon,
-                )  # fmt: skip
-            elif halves == 3:
-                _short_3(
-                    A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                    C, c_at, c_row, size, least, beyond, soon,
-                )  # fmt: skip
-            else:
-                _short_2(
-                    A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                    C, c_at, c_row, size, least, beyond, soon,
-                )  # fmt: skip
+            a_row_at += height * a_row
+            s_at += height * s_row
+            c_at += height * c_row
 
 
 @lru_cache

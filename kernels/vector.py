@@ -126,6 +126,11 @@ class Emitter:
         nothing = ir.FunctionType(ir.VoidType(), [])
         self.builder.asm(nothing, "", "~{memory}", [], side_effect=True)
 
+    def opaque(self, address: Any) -> Any:
+        """The same address, of which the compiler no longer knows where it came from."""
+        same = ir.FunctionType(address.type, [address.type])
+        return self.builder.asm(same, "", "=r,0", [address], side_effect=False)
+
     def not_below(self, value: Any, floor: Any) -> Any:
         """max(value, floor), lane by lane, but NaN stays NaN."""
         return self.builder.select(self.builder.fcmp_ordered("<", value, floor), floor, value)

@@ -63,6 +63,7 @@ PATCHES_BYTES = 640 * 1024  # transformed patches of one thread: most of a secon
 TOGETHER = 8  # blocks of columns that patches of more than twice that meet together
 FEW_TILES = 64  # up to here threads share the columns, if there are enough of them
 DEPTH = 256  # channels of such weights, which stay in the second-level cache
+PART = 32  # channels of the weights that a thread transforms at a time, for all threads
 
 
 (_A2, _G2, _B2), (_A4, _G4, _B4) = matrices(2), matrices(4)
@@ -204,11 +205,16 @@ def _filter_of(  # type: ignore[no-untyped-def]
 def _weights_loop(  # type: ignore[no-untyped-def]
     by_tap, weights, channels, wide, vectors, n, four, strided, flipped
 ):
-    """G g Gᵀ of every filter: (9, C, blocks · wide) → (blocks, n², C + 1, wide)."""
+    """G g Gᵀ of every filter: (9, C, blocks · wide) → (blocks, n², C + 1, wide).
+
+    Block by block, so that each frequency's weights are written one after the other: the processor
+    sees n² streams coming, and fetches their lines.
+    """
     k = by_tap.size // (9 * channels)
-    step = (channels + 1) * wide
-    for c in prange(channels):
-        for j in range(k // wide):
+    step, parts = (channels + 1) * wide, (channels + PART - 1) // PART
+    for item in prange(k // wide * parts):
+        j, first = item // parts, item % parts * PART
+        for c in range(first, min(first + PART, channels)):
             _filter_of(
                 by_tap, channels, k, c, j * wide, weights, j * n * n * step + c * wide, n, step,
                 vectors, four, strided, flipped,
