@@ -11,6 +11,10 @@ winograd4  F(4×4, 3×3): 36 multiplications for 144                 3×3 kernel
 depthwise  one filter a channel, summed directly                   as many groups as channels
 =========  ======================================================  ===========================
 
+A larger kernel of stride 1 is so many of 3×3 beside each other, and Winograd's serve it in parts:
+4 of F(4×4, 3×3) take 144 multiplications for the 400 of a 5×5 kernel. Its weights' gradient they
+leave to im2col.
+
 On a GPU, see `choose_cuda`:
 
 =========  ======================================================  ===========================
@@ -39,6 +43,7 @@ FORCIBLE = ("im2col", "direct", "winograd2", "winograd4")
 MANY_WEIGHTS = 1 << 20  # from here on, reading them is what takes the time …
 FEW_PIXELS = 1024  # … if no more than so many pixels meet them
 CACHE_BYTES = 16 << 20  # of the third-level cache, for the weights
+FEW_TILES = 64  # up to here Winograd's threads share the columns, if there are enough of them
 
 _forced: str | None = None
 
@@ -74,11 +79,13 @@ def choose(
         return "depthwise"
     plain = stride == (1, 1) and groups == 1
     halves = stride == (2, 2) and dilation == (1, 1)
+    three, fast = kernel == (3, 3), dtype == np.float32 and min(c, k) // groups >= 16 * stride[0]
+    by_parts = min(kernel) >= 3 and stride == (1, 1) and kind != "weight"
     served = {
         "im2col": True,
         "direct": kind != "weight",
-        "winograd2": kernel == (3, 3) and (stride == (1, 1) or halves),
-        "winograd4": kernel == (3, 3) and stride == (1, 1),
+        "winograd2": three and (stride == (1, 1) or halves) or by_parts,
+        "winograd4": three and stride == (1, 1) or by_parts,
     }
     if _forced is not None and served[_forced]:
         return _forced
@@ -86,17 +93,18 @@ def choose(
     read_once = plain and kind != "weight" and weights >= MANY_WEIGHTS and pixels <= FEW_PIXELS
     if plain and kernel == (1, 1):
         return "direct" if read_once else "gemm"
-    if served["winograd2"] and dtype == np.float32 and min(c, k) // groups >= 16 * stride[0]:
-        names = (
-            ("winograd4", "winograd2", "im2col") if stride == (1, 1) else ("winograd2", "im2col")
-        )
+    others = "direct" if read_once else "im2col"
+    if served["winograd2"] and fast:
+        names = ("winograd4", "winograd2", others) if three else ("winograd4", others)
+        names = names if stride == (1, 1) else names[1:]
         # with dilation, the pixels so far apart are a picture by themselves; the gradient for the
         # input of stride 2 falls into four phases
         apart = stride if kind == "input" and stride == (2, 2) else dilation
         size = -(-out[0] // apart[0]), -(-out[1] // apart[1])
         batch *= dilation[0] * dilation[1]
-        return min(names, key=lambda name: _cost(name, c * k // groups, batch, size, stride[0]))
-    return "direct" if read_once else "im2col"
+        filters = c * k // groups
+        return min(names, key=lambda name: _cost(name, filters, kernel, batch, size, stride[0]))
+    return others
 
 
 def choose_cuda(c: int, k: int, windows: tuple[Pair, Pair, Pair, Pair], groups: int) -> str:
@@ -110,18 +118,22 @@ def choose_cuda(c: int, k: int, windows: tuple[Pair, Pair, Pair, Pair], groups: 
     return "im2col" if groups == 1 and (plain or _forced == "im2col") else "implicit"
 
 
-def _cost(name: str, filters: int, batch: int, out: Pair, stride: int) -> float:
-    """The time of a 3×3 convolution, counted in products of one matrix with one pixel or tile.
+def _cost(name: str, filters: int, kernel: Pair, batch: int, out: Pair, stride: int) -> float:
+    """The time of a convolution, counted in products of one matrix with one pixel or tile.
 
-    Each of an algorithm's matrices of so many ``filters`` (C·K), 9 taps or n² frequencies, meets
+    Each of an algorithm's matrices of so many ``filters`` (C·K), the taps or n² frequencies, meets
     every pixel or tile; and it is made from the weights, written and read again, which takes as
     long as some more products: few where the matrices stay in the third-level cache, many where
-    they go through memory, and of stride 2, where less is saved (so it was measured).
+    they go through memory, and of stride 2, where less is saved (so it was measured). Kernels in
+    parts make them anew for every `FEW_TILES` tiles.
     """
     m = WINOGRAD.get(name, 1)
-    matrices = 9 if m == 1 else (m + 1 + stride) ** 2
-    in_cache = 4 * matrices * filters <= CACHE_BYTES
+    parts = -(-kernel[0] // 3) * -(-kernel[1] // 3)
+    matrices = kernel[0] * kernel[1] if m == 1 else parts * (m + 1 + stride) ** 2
     met = batch * -(-out[0] // m) * -(-out[1] // m)
+    if parts > 1 and m > 1:
+        return matrices * (met + 45 * -(-met // FEW_TILES))
+    in_cache = 4 * matrices * filters <= CACHE_BYTES
     return matrices * (met + (9 if in_cache and (m == 1 or stride == 1) else 45))
 
 

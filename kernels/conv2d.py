@@ -63,8 +63,9 @@ def conv2d(
     if how in algorithm.WINOGRAD:
         m = algorithm.WINOGRAD[how]
         return winograd.conv(
-            x, by_tap, bias, padding, dilation, groups, out, m, floor, stride=stride[0]
-        )
+            x, by_tap, bias, padding, dilation, groups, out, m, floor, stride=stride[0],
+            kernel=kernel,
+        )  # fmt: skip
     taps = convolution(kernel, stride, padding, dilation, out)
     if how == "depthwise":
         b = _bias(bias, by_tap)
@@ -100,11 +101,12 @@ def conv_transpose2d(
         "input", c, groups * k, (r, s), stride, dilation, groups, out, len(x), x.dtype
     )
     if how in algorithm.WINOGRAD:  # the same convolution backwards: taps in the opposite order
-        pad = 2 * dilation[0] - padding[0], 2 * dilation[1] - padding[1]
+        pad = (r - 1) * dilation[0] - padding[0], (s - 1) * dilation[1] - padding[1]
         m, pad = algorithm.WINOGRAD[how], pad if stride == (1, 1) else padding
         return winograd.conv(
-            x, by_tap, bias, pad, dilation, groups, out, m, flipped=True, stride=stride[0]
-        )
+            x, by_tap, bias, pad, dilation, groups, out, m, flipped=True, stride=stride[0],
+            kernel=(r, s),
+        )  # fmt: skip
     if how == "depthwise":
         taps = transposed((r, s), stride, padding, dilation, out)
         return depthwise.along_taps(x, by_tap[:, 0], _bias(bias, by_tap), taps, out)

@@ -41,6 +41,7 @@ import numpy as np
 from numba import prange
 
 from minifcn.kernels import workspace
+from minifcn.kernels.algorithm import FEW_TILES
 from minifcn.kernels.compiled import parallel, serial
 from minifcn.kernels.pack import contiguous
 from minifcn.kernels.sandwich import Side, finished_sandwich_of, sandwich_of, twice
@@ -61,8 +62,7 @@ from minifcn.kernels.winograd_matrices import STRIDED, TURNED, matrices
 
 PATCHES_BYTES = 640 * 1024  # transformed patches of one thread: most of a second-level cache
 TOGETHER = 8  # blocks of columns that patches of more than twice that meet together
-FEW_TILES = 64  # up to here threads share the columns, if there are enough of them
-DEPTH = 256  # channels of such weights, which stay in the second-level cache
+DEPTH = 96  # channels at a time then: patches and weights stay in the second-level cache
 PART = 32  # channels of the weights that a thread transforms at a time, for all threads
 
 
@@ -106,13 +106,15 @@ def conv(
     floor: float = -np.inf,
     flipped: bool = False,
     stride: int = 1,
+    kernel: Pair = (3, 3),
 ) -> np.ndarray:
     """max(floor, b + x * w), (N, *out, K).
 
-    x is (N, H, W, C), by_tap (9, C/groups, K) and bias (K,) or None. ``padding`` is above and to
-    the left, and may be negative (rows and columns that are left out). ``flipped`` takes the taps
-    in the opposite order: the last meets the upper left pixel. With a ``stride`` of 2 that is the
-    adjoint, a transposed convolution, and ``padding`` is cut off its result.
+    x is (N, H, W, C), by_tap (R·S, C/groups, K) of a ``kernel`` (R, S), and bias (K,) or None.
+    ``padding`` is above and to the left, and may be negative (rows and columns that are left out).
+    ``flipped`` takes the taps in the opposite order: the last meets the upper left pixel. With a
+    ``stride`` of 2, which serves 3×3 kernels alone, that is the adjoint, a transposed convolution,
+    and ``padding`` is cut off its result.
     """
     n, c, k = x.shape[0], by_tap.shape[1], by_tap.shape[2] // groups
     y = workspace.empty((n, *out, groups * k), x.dtype)
@@ -127,7 +129,8 @@ def conv(
         padding = (1 - padding[0] + cut[0]) // 2, (1 - padding[1] + cut[1]) // 2
     reached, threads = (out[0] + cut[0], out[1] + cut[1]), nb.get_num_threads()
     tiles = count_tiles(n, reached, dilation, tile.results)
-    few = tiles <= FEW_TILES and groups * blocks >= threads
+    parts = -(-kernel[0] // 3), -(-kernel[1] // 3)
+    few = parts != (1, 1) or (tiles <= FEW_TILES and groups * blocks >= threads)
     filters, vectors = _padded(by_tap, groups, blocks * wide), wide // lanes(x.dtype)
     start = np.zeros((groups, blocks * wide), x.dtype)
     if bias is not None:
@@ -135,7 +138,9 @@ def conv(
     # one row of weights more than needed: streams a power of two apart would share a cache set
     if few:
         weights = workspace.empty((threads, frequencies, min(c, DEPTH) + 1, wide), x.dtype)
-        chunk, shares, together = max(tiles, 1), min(blocks, threads), 1
+        chunk = max(1, min(tiles, FEW_TILES))
+        shares = 1 if tiles >= threads * chunk else min(blocks, threads)
+        deep, together = min(deep, DEPTH), -(-blocks // shares)
     else:
         weights = workspace.empty((groups * blocks, frequencies, c + 1, wide), x.dtype)
         _weights_loop(
@@ -151,10 +156,10 @@ def conv(
     products = workspace.empty((threads, frequencies, together * (room * wide + line)), x.dtype)
     edges = workspace.empty((threads, frequencies * max(deep, wide)), x.dtype)
     _conv_loop(
-        strip_code(x.dtype), x, filters, weights.reshape(-1), start.reshape(-1), y, patches,
-        products, edges, padding, cut, dilation, chunk, shares, together, few, c, k, wide,
-        half_vectors(x.dtype, wide), tuple(tile), four, strided, flipped, x.dtype.type(floor),
-        past_caches(y, k),
+        strip_code(x.dtype), x, filters, weights.reshape(-1), start.reshape(-1), y,
+        patches, products, edges, padding, cut, dilation, kernel, chunk, shares, together, few, c, k,
+        wide, half_vectors(x.dtype, wide), tuple(tile), four, strided, flipped,
+        x.dtype.type(floor), past_caches(y, k),
     )  # fmt: skip
     return y
 
@@ -192,13 +197,28 @@ def _even(tiles: int, chunk: int, threads: int) -> int:
 
 @serial
 def _filter_of(  # type: ignore[no-untyped-def]
-    by_tap, channels, k, c, column, weights, to, n, step, vectors, four, strided, flipped
-):
-    """G g Gᵀ of the filters from one channel to some: (9, C, K) → frequencies ``step`` apart."""
-    tap = channels * k
-    first, down, across = (8 * tap, -3 * tap, -tap) if flipped else (0, 3 * tap, tap)
-    source = first + c * k + column
-    _filter(four, strided, by_tap, source, down, across, weights, to, n * step, step, vectors)
+    by_tap, channels, k, c, column, kernel, part_row, part_column, edge, weights, to, n, step,
+    vectors, width, four, strided, flipped,
+):  # fmt: skip
+    """G g Gᵀ of the filters from one channel to some: 3×3 taps → frequencies ``step`` apart.
+
+    They are one part of the kernel's taps; those beyond its end are zeros, set in ``edge``.
+    """
+    tap, across = channels * k, -1 if flipped else 1
+    down, r, s = across * kernel[1], 3 * part_row, 3 * part_column
+    first = (kernel[0] - 1 - r) * kernel[1] + kernel[1] - 1 - s if flipped else r * kernel[1] + s
+    source, at, row = by_tap, first * tap + c * k + column, down * tap
+    across *= tap
+    high, wide = min(3, kernel[0] - r), min(3, kernel[1] - s)
+    if high < 3 or wide < 3:
+        for i in range(3):
+            for j in range(3):
+                if i < high and j < wide:
+                    copy(edge, (3 * i + j) * width, by_tap, at + i * row + j * across, width)
+                else:
+                    clear(edge, (3 * i + j) * width, width)
+        source, at, row, across = edge, 0, 3 * width, width
+    _filter(four, strided, source, at, row, across, weights, to, n * step, step, vectors)
 
 
 @parallel
@@ -216,8 +236,8 @@ def _weights_loop(  # type: ignore[no-untyped-def]
         j, first = item // parts, item % parts * PART
         for c in range(first, min(first + PART, channels)):
             _filter_of(
-                by_tap, channels, k, c, j * wide, weights, j * n * n * step + c * wide, n, step,
-                vectors, four, strided, flipped,
+                by_tap, channels, k, c, j * wide, (3, 3), 0, 0, by_tap, weights,
+                j * n * n * step + c * wide, n, step, vectors, wide, four, strided, flipped,
             )  # fmt: skip
 
 
@@ -268,8 +288,8 @@ def transformed(  # type: ignore[no-untyped-def]
 
 @parallel
 def _conv_loop(  # type: ignore[no-untyped-def]
-    code, x, by_tap, weights, start, y, patches, products, edges, padding, cut, dilation, chunk,
-    shares, together, few, c, k, wide, halves, tile, four, strided, flipped, floor, past,
+    code, x, by_tap, weights, start, y, patches, products, edges, padding, cut, dilation, kernel,
+    chunk, shares, together, few, c, k, wide, halves, tile, four, strided, flipped, floor, past,
 ):  # fmt: skip
     images, p, q, all_k = y.shape
     groups, blocks = all_k // k, (k + wide - 1) // wide
@@ -280,8 +300,9 @@ def _conv_loop(  # type: ignore[no-untyped-def]
     tiles = images * dilation[0] * dilation[1] * down * across
     chunks = (tiles + chunk - 1) // chunk
     lanes = 2 * wide // halves
-    deep = (c + lanes - 1) // lanes * lanes
+    most = DEPTH if few else c
     flat_y, least = y.reshape(-1), x.dtype.type(-np.inf)
+    parts, depths = ((kernel[0] + 2) // 3, (kernel[1] + 2) // 3), (c + most - 1) // most
     for item in prange(groups * chunks * shares):
         share, group = item % shares, item // shares // chunks
         first = item // shares % chunks * chunk
@@ -291,37 +312,43 @@ def _conv_loop(  # type: ignore[no-untyped-def]
         zeros = np.zeros(wide, x.dtype)
         apart, between = patch.shape[1], product.shape[1]
         flat_patch, flat_product = patch.reshape(-1), product.reshape(-1)
-        for t in range(count):
-            image, row, column = place(first + t, *reached, dilation, m)
-            top, left = row * step // m - padding[0], column * step // m - padding[1]
-            transformed(
-                x, image, top, left, dilation, group * c, c, deep, deep // lanes, edge,
-                flat_patch, t * deep, apart, tile, four, strided,
-            )  # fmt: skip
         low_block, high_block = blocks * share // shares, blocks * (share + 1) // shares
         room = between // together  # for the products of a block
-        for j in range(low_block, high_block):
-            block = group * blocks + j
-            if few:
+        for piece in range(parts[0] * parts[1] * depths):
+            part_row, part_column = piece // depths // parts[1], piece // depths % parts[1]
+            low = piece % depths * most
+            depth = min(most, c - low)
+            deep = (depth + lanes - 1) // lanes * lanes
+            for t in range(count):
+                image, row, column = place(first + t, *reached, dilation, m)
+                top = row * step // m - padding[0] + 3 * part_row * dilation[0]
+                left = column * step // m - padding[1] + 3 * part_column * dilation[1]
+                transformed(
+                    x, image, top, left, dilation, group * c + low, depth, deep, deep // lanes,
+                    edge, flat_patch, t * deep, apart, tile, four, strided,
+                )  # fmt: skip
+            for j in range(low_block if few else high_block, high_block):
+                block, here = group * blocks + j, (j - low_block) * room
                 own = weights.size // len(patches) // (n * n)
                 at = nb.get_thread_id() * n * n * own
-                for low in range(0, c, DEPTH):
-                    depth = min(DEPTH, c - low)
-                    for e in range(depth):
-                        _filter_of(
-                            by_tap, c, groups * blocks * wide, low + e, block * wide, weights,
-                            at + e * wide, n, own, wide // lanes, four, strided, flipped,
-                        )  # fmt: skip
-                    for f in range(n * n):
-                        before, at_before, before_row = zeros, 0, 0
-                        if low > 0:
-                            before, at_before, before_row = flat_product, f * between, wide
-                        strip(
-                            code, flat_patch, f * apart + low, deep, 1, weights, at + f * own, wide,
-                            before, at_before, before_row, flat_product, f * between, wide, depth,
-                            count, halves, least, False, 0,
-                        )  # fmt: skip
-            elif j % together == 0:
+                for e in range(depth):
+                    _filter_of(
+                        by_tap, c, groups * blocks * wide, low + e, block * wide, kernel,
+                        part_row, part_column, edge, weights, at + e * wide, n, own,
+                        wide // lanes, wide, four, strided, flipped,
+                    )  # fmt: skip
+                for f in range(n * n):
+                    before, at_before, before_row = zeros, 0, 0
+                    if piece > 0:
+                        before, at_before, before_row = flat_product, f * between + here, wide
+                    strip(
+                        code, flat_patch, f * apart, deep, 1, weights, at + f * own, wide,
+                        before, at_before, before_row, flat_product, f * between + here, wide,
+                        depth, count, halves, least, False, 0,
+                    )  # fmt: skip
+        for j in range(low_block, high_block):
+            block = group * blocks + j
+            if not few and j % together == 0:
                 beside = min(together, blocks - j)
                 own = (c + 1) * wide
                 for f in range(n * n):
@@ -346,7 +373,7 @@ def _conv_loop(  # type: ignore[no-untyped-def]
                     to += group * k + j * wide
                     to_row, to_column = dilation[0] * q * all_k, dilation[1] * all_k
                 _result(
-                    four, strided, flat_product, j % together * room + t * wide, n * between,
+                    four, strided, flat_product, (j - low_block) % together * room + t * wide, n * between,
                     between, target, to, to_row, to_column, wide // lanes, start, block * wide,
                     floor, past and inside,
                 )  # fmt: skip

@@ -180,7 +180,10 @@ def together(op: str, *arrays: Any) -> None:
     Raises:
         DeviceError: naming the operation, the argument, both devices and the mend.
     """
-    if all(x is None or isinstance(x, np.ndarray) for x in arrays):
+    for x in arrays:
+        if x is not None and not isinstance(x, np.ndarray):
+            break
+    else:
         return
     first = next((i for i, x in enumerate(arrays) if x is not None), None)
     for i, x in enumerate(arrays):

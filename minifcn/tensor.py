@@ -99,7 +99,8 @@ class Tensor:
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         if isinstance(data, Tensor):
             data = data.data
-        self.data = data if device.is_gpu(data) else _on_host_or_current(data)
+        known = type(data) is np.ndarray or device.is_gpu(data)
+        self.data = data if known else _on_host_or_current(data)
         if requires_grad and not np.issubdtype(self.data.dtype, np.floating):
             raise ShapeError(
                 f"Tensor: requires_grad needs a floating dtype, found {self.data.dtype}; "

@@ -36,13 +36,15 @@ SIZES = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 11, 13])
 
 
 @st.composite
-def cases(draw, winograd):
+def cases(draw, winograd, larger=False):
     """Shapes and layouts: 1 × 1, primes, odd channels, padding > size, empty batch."""
     n = draw(st.sampled_from([0, 1, 2, 3]))
     kernel = (3, 3) if winograd else (draw(st.integers(1, 5)), draw(st.integers(1, 4)))
     dilation = (1, 1) if winograd else (draw(st.integers(1, 2)), draw(st.integers(1, 3)))
     padding = (draw(st.integers(0, 3)), draw(st.integers(0, 3)))
     stride = draw(st.sampled_from([(1, 1), (2, 2)]))
+    if larger:
+        kernel, stride = (draw(st.integers(3, 7)), draw(st.integers(4, 8))), (1, 1)
     size = (draw(SIZES), draw(SIZES))
     out = output(size, kernel, padding, dilation, stride)
     assume(min(out) > 0)
@@ -105,6 +107,13 @@ def test_any_kernel(algorithm, dtype, case):
 @pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])
 @given(case=cases(winograd=True))
 def test_3_by_3(algorithm, dtype, case):
+    compare(algorithm, dtype, case)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])
+@given(case=cases(winograd=False, larger=True))
+def test_larger_kernels_in_parts_of_3_by_3(algorithm, dtype, case):
     compare(algorithm, dtype, case)
 
 

@@ -36,7 +36,9 @@ def test_the_well_known_cases(kind):
     assert chosen(kind, 64, 64, dilation=(2, 2)) == "winograd4"
     assert chosen(kind, 64, 64, groups=2) == "winograd4"
     assert chosen(kind, 64, 64, groups=8) == "im2col"  # eight channels: less than a vector
-    assert chosen(kind, 64, 64, kernel=(5, 5)) == "im2col"
+    assert chosen(kind, 64, 64, kernel=(5, 5)) == ("im2col" if kind == "weight" else "winograd4")
+    assert chosen(kind, 64, 64, kernel=(5, 5), stride=(2, 2)) == "im2col"
+    assert chosen(kind, 64, 64, kernel=(5, 2)) == chosen(kind, 8, 64, kernel=(5, 5)) == "im2col"
     assert chosen(kind, 64, 64, groups=64) == "depthwise"
     assert chosen(kind, 512, 512, out=(2, 2)) != "winograd4"  # six rows of tiles for two
 
@@ -47,7 +49,7 @@ def test_many_weights_and_few_pixels():
     assert chosen("forward", 512, 4096, **fc6) == chosen("input", 4096, 512, **fc6) == "direct"
     assert chosen("weight", 512, 4096, **fc6) == "im2col"
     assert chosen("forward", 4096, 4096, kernel=(1, 1), out=(8, 8)) == "direct"
-    assert chosen("forward", 512, 4096, kernel=(7, 7), out=(8, 8), batch=100) == "im2col"
+    assert chosen("forward", 512, 4096, kernel=(7, 7), out=(8, 8), batch=100) == "winograd4"
     assert chosen("forward", 8, 8, **fc6) == "im2col"
 
 
@@ -58,7 +60,9 @@ def test_forcing_leaves_alone_what_the_forced_cannot_serve():
         assert chosen("forward", 64, 64, stride=(3, 3)) == "im2col"
         assert chosen("forward", 64, 64, kernel=(1, 1)) == "gemm"
         assert chosen("forward", 64, 64, groups=64) == "depthwise"
-        assert chosen("forward", 64, 64, kernel=(5, 5), groups=2) == "im2col"
+        assert chosen("forward", 3, 3, kernel=(5, 4), groups=3, dtype=np.float64) == "depthwise"
+        assert chosen("forward", 3, 6, kernel=(5, 4), groups=3) == "winograd4"
+        assert chosen("weight", 64, 64, kernel=(5, 5)) == "im2col"
     with mf.conv_algorithm("direct"):
         assert chosen("forward", 64, 64, kernel=(5, 5), groups=2) == "direct"
         assert chosen("forward", 64, 64, kernel=(1, 1)) == "direct"

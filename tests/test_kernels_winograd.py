@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from minifcn.kernels import winograd, winograd_weight, workspace
-from tests.convolutions import by_elements, by_minifcn, errors, layer
+from tests.convolutions import by_elements, by_minifcn, errors, layer, random
 
 #: (shape of x, output channels, dilation) and what such a layer is to try
 SHAPES = {
@@ -84,3 +84,33 @@ def test_both_ways_to_the_weights_gradient(shape, monkeypatch):
         results.append(by_minifcn("winograd4", *arrays, **settings)[2])
     wanted = by_elements(*arrays, **settings)[2]
     assert max(errors(results, [wanted, wanted])) < BOUND[np.float32]
+
+
+#: (shape of x, output channels, kernel, padding, dilation): few tiles and many, one depth and more
+LARGER = [
+    ((2, 100, 13, 9), 70, (7, 7), (3, 3), (1, 1)),
+    ((1, 24, 67, 35), 40, (5, 4), (0, 6), (2, 1)),
+    ((1, 200, 6, 31), 96, (3, 8), (1, 2), (1, 2)),
+]
+
+
+@pytest.mark.parametrize("shape, filters, kernel, padding, dilation", LARGER)
+def test_larger_kernels_in_parts(shape, filters, kernel, padding, dilation, monkeypatch):
+    monkeypatch.setattr(workspace, "poisoned", True)
+    settings = {"padding": padding, "dilation": dilation}
+    out = [
+        a + 2 * p - d * (r - 1)
+        for a, p, d, r in zip(shape[2:], padding, dilation, kernel, strict=True)
+    ]
+    c = shape[1]
+    arrays = random(0, shape, (filters, c, *kernel), (filters,), (shape[0], filters, *out))
+    wanted = by_elements(*arrays, **settings)
+    found = by_minifcn("winograd4", *arrays, **settings)
+    assert max(errors(found[:2], wanted[:2])) < BOUND[np.float32]
+    x, weight, *rest = arrays
+    for axis in (2, 3):  # a tap in the place of the next is seen
+        wrong = by_elements(x, np.roll(weight, 1, axis=axis), *rest, **settings)
+        assert min(errors(found[:2], wrong[:2])) > 100 * BOUND[np.float32]
+    numba.set_num_threads(1)
+    alone = by_minifcn("winograd4", *arrays, **settings)
+    assert all(np.array_equal(a, b) for a, b in zip(alone, found, strict=True))
