@@ -23,7 +23,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.tile import PIECE, SHORT, TALL, Sums, tiles
+from minifcn.kernels.tile import BLOCK, PIECE, SHORT, TALL, Sums, tiles
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter, pointer
 
 AHEAD = 2  # elements that a product brings to the caches
@@ -161,20 +161,22 @@ def summing_strip(A, a, at, B, b, b_k, C, c, c_row, pixels, count, halves):  # t
     The last tile may hang over: A and C must hold `rows` (count) rows.
     """
     talls, shorts = tiles(count)
-    for i in range(talls + shorts):
-        row = min(i, talls) * TALL + max(i - talls, 0) * SHORT
-        a_at, c_at = a + row, c + row * c_row
-        for m in range(0, pixels, PIECE):
-            b_at, size = b + m * b_k, min(PIECE, pixels - m)
-            if i < talls and halves == 4:
-                _summing_tall_4(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
-            elif i < talls and halves == 3:
-                _summing_tall_3(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
-            elif i < talls:
-                _summing_tall_2(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
-            elif halves == 4:
-                _summing_short_4(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
-            elif halves == 3:
-                _summing_short_3(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
-            else:
-                _summing_short_2(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+    for low in range(0, pixels, BLOCK):
+        a_at, c_at = a, c
+        for i in range(talls + shorts):
+            for m in range(low, min(pixels, low + BLOCK), PIECE):
+                b_at, size = b + m * b_k, min(PIECE, pixels - m)
+                if i < talls and halves == 4:
+                    _summing_tall_4(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+                elif i < talls and halves == 3:
+                    _summing_tall_3(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+                elif i < talls:
+                    _summing_tall_2(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+                elif halves == 4:
+                    _summing_short_4(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+                elif halves == 3:
+                    _summing_short_3(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+                else:
+                    _summing_short_2(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
+            height = TALL if i < talls else SHORT
+            a_at, c_at = a_at + height, c_at + height * c_row

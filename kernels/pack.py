@@ -15,6 +15,8 @@ from minifcn.kernels import workspace
 from minifcn.kernels.compiled import parallel, serial
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter, lanes, pointer
 
+BAND = 64  # rows and columns that are turned together, in the first cache: some lines of each
+
 
 def in_memory(by_tap: np.ndarray) -> tuple[np.ndarray, bool]:
     """by_tap (taps, C, K) as a C-contiguous array, and whether C and K are exchanged in it."""
@@ -84,9 +86,11 @@ def turn(source, at, row, height, width, target, to, to_row, side):  # type: ign
 @parallel
 def _turn_loop(source, target, side):  # type: ignore[no-untyped-def]
     taps, a, b = source.shape
-    down = (a + side - 1) // side
+    down = (a + BAND - 1) // BAND
     flat, result = source.reshape(-1), target.reshape(-1)
     for item in prange(taps * down):
-        t, top = item // down, item % down * side
-        height = min(side, a - top)
-        turn(flat, (t * a + top) * b, b, height, b, result, t * a * b + top, a, side)
+        t, top = item // down, item % down * BAND
+        height = min(BAND, a - top)
+        for left in range(0, b, BAND):
+            at, to = (t * a + top) * b + left, (t * b + left) * a + top
+            turn(flat, at, b, height, min(BAND, b - left), result, to, a, side)

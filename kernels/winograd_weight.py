@@ -6,8 +6,8 @@ Each frequency is a matrix product, (C, tiles) with (tiles, K). What takes the t
 multiplications is to write patches and sums to some cache and to read them again, and where that
 is best depends on the channels:
 
-- **A few**: a thread takes all frequencies of a share of the channels and a part of the tiles. Its
-  sums stay in its second-level cache; patches come and go there, a `PIECE` of tiles at a time.
+- **A few**, or a `PIECE` of tiles in all: a thread takes all frequencies of a share of the channels
+  and a part of the tiles. Its sums stay in its second-level cache; patches come and go there.
 - **Many**: the sums would not fit. All threads transform some hundred tiles into the last cache,
   and then share the frequencies: a tile of the sums stays in the first cache for all of them.
 
@@ -75,7 +75,7 @@ def weight(
     tile, strided = tile_of(m, stride), None if stride == 1 else True
     frequencies, threads = tile.n**2, nb.get_num_threads()
     tiles = count_tiles(len(x), dy.shape[1:3], dilation, tile.results)
-    if c * k <= FEW_FILTERS:
+    if c * k <= FEW_FILTERS or tiles <= PIECE:
         plan, owners = _in_shares(tiles, c, whole, groups, frequencies, side, wide), threads
     else:
         pair = frequencies * x.itemsize * (whole_vectors(c, x.dtype) + whole)
