@@ -171,20 +171,27 @@ def _tap_loop(  # type: ignore[no-untyped-def]
                 depth = min(DEPTH, c - low)
                 after, beyond = (t, low + DEPTH) if low + DEPTH < c else (min(t + 1, last - 1), 0)
                 if turned:
-                    rows, row = used, c
+                    rows, row, length = used, c, min(DEPTH, c - beyond)
                     soon = (order[after] * k + left) * c + beyond
                 else:
-                    rows, row = min(DEPTH, c - beyond), k
+                    rows, row, length = min(DEPTH, c - beyond), k, used
                     soon = (order[after] * c + beyond) * k + left
+                # a row has 2^lines vectors, and each comes as late as all tiles have brought all
+                lines, wait = 0, 0
+                while length > side << lines:
+                    lines += 1
+                while rows << (lines + wait + 1) <= depth * parts * (talls + shorts):
+                    wait += 1
+                each = depth >> (lines + wait)
                 for j in range(parts):
                     _bring_weights(
                         weights, turned, order[t], low, depth, left + j * wide,
                         min(wide, used - j * wide), block, wide, side, c, k,
                     )  # fmt: skip
-                    asked = min(rows, j * (talls + shorts))
+                    asked = min(rows, j * (talls + shorts) * each)
                     gathered_strip(
                         flat_x, g * c + low, block, 0, sums, j * wide, at, to, depth, met,
-                        weights, soon + asked * row, row, rows - asked,
+                        weights, soon + asked * row, row, rows - asked, lines, wait,
                     )  # fmt: skip
         image, i, j = pixel // (height * width), pixel // width % height, pixel % width
         for m in range(count):
