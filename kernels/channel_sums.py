@@ -30,10 +30,7 @@ def column_sums(a: np.ndarray) -> np.ndarray:
         return _sums_cuda("column_sums", (a,), a)
     if device.is_reference():
         return a.sum(axis=0, dtype=np.float64).astype(a.dtype)
-    sums = np.zeros((-(-a.shape[0] // BLOCK), a.shape[1]))
-    if a.size:
-        _column_sums_numba(a, vector_lanes(a.dtype), np.empty(sums.shape, a.dtype), sums)
-    return sums.sum(axis=0).astype(a.dtype)
+    return _sums(PLAIN, a, a, None)
 
 
 def relu_backward_sum(grad: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -48,11 +45,7 @@ def relu_backward_sum(grad: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.n
         g = np.where(y > 0, grad, grad.dtype.type(0))
         return g, g.sum(axis=0, dtype=np.float64).astype(g.dtype)
     g = workspace.empty(grad.shape, grad.dtype)
-    sums = np.zeros((-(-g.shape[0] // BLOCK), g.shape[1]))
-    if g.size:
-        past, parts = past_caches(g, g.shape[1]), np.empty(sums.shape, g.dtype)
-        _relu_backward_sum_numba(grad, y, g, vector_lanes(g.dtype), past, parts, sums)
-    return g, sums.sum(axis=0).astype(g.dtype)
+    return g, _sums(GATED_PAST if past_caches(g, g.shape[1]) else GATED, grad, y, g)
 
 
 # -- CUDA ------------------------------------------------------------------------------------------
@@ -78,109 +71,94 @@ def _sums_cuda(kernel: str, arrays: tuple[np.ndarray, ...], a: np.ndarray) -> np
 
 # -- Numba -----------------------------------------------------------------------------------------
 
-# A strip's sums stand in parts (blocks, C), in the array's own precision.
+
+def _sums(way: int, a: np.ndarray, y: np.ndarray, g: np.ndarray | None) -> np.ndarray:
+    """The sums of a, or of g, which this makes of a and y."""
+    blocks, c = -(-a.shape[0] // BLOCK), a.shape[1]
+    sums = np.zeros((blocks, c))
+    if a.size:
+        parts = np.empty(blocks * c, a.dtype)
+        flat = (x.reshape(-1) for x in (a, y, parts if g is None else g))
+        _sums_numba(way, *flat, c, vector_lanes(a.dtype), parts, sums.reshape(-1))
+    return sums.sum(axis=0).astype(a.dtype)
+
+
+# One kernel for both, whose way is chosen when it runs: it compiles once. A strip's sums stand in
+# parts, C a block, in the array's own precision.
+
+PLAIN, GATED, GATED_PAST = range(3)  # no gate; g is written; g is written past the caches
 
 
 @intrinsic
-def strip_sums(typing, a, y, g, at, step, parts, to, rows, vectors, past):  # type: ignore[no-untyped-def]
-    """The sums of one or two ``vectors`` of channels down some ``rows`` of a strip.
+def strip_sums(typing, way, a, y, g, at, step, parts, to, rows, apart):  # type: ignore[no-untyped-def]
+    """The sums of two vectors of channels down some ``rows`` of a strip.
 
-    All arrays are flat: the first vector stands at ``at``, the next row ``step`` further, and the
-    sums go to ``parts`` from ``to`` on. If y is not None, what is summed is a where y > 0, else 0,
-    and it is also written to g, ``past`` the caches or not.
+    All arrays are flat: the first vector stands at ``at``, the second ``apart`` from it (0: there is
+    but one), the next row ``step`` further, and the sums go to ``parts`` from ``to`` on. Unless the
+    ``way`` is PLAIN, what is summed is a where y > 0, else 0, and it is also written to g.
 
     The sums stay in registers. A loop of Numba's would keep them in memory, since it cannot know
     that no store to g changes them.
     """
-    gated, n = not isinstance(y, types.NoneType), types.int64
-    signature = types.void(a, y, g, n, n, parts, n, n, n, types.boolean)
+    if any(array.dtype != a.dtype for array in (y, g, parts)):
+        return None
+    n = types.int64
+    signature = types.void(n, a, y, g, n, n, parts, n, n, n)
 
     def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
         emit = Emitter(context, builder, a.dtype)
-        _, _, _, at, step, _, to, rows, vectors, past = args
+        way, _, _, _, at, step, _, to, rows, apart = args
         source, gate, target, total = (
             context.make_array(signature.args[which])(context, builder, args[which]).data
-            if isinstance(signature.args[which], types.Array)
-            else None
-            for which in (0, 1, 2, 5)
+            for which in (1, 2, 3, 6)
         )
-        zero = emit.constant(0)
+        offsets, zero = (emit.integer(0), apart), emit.constant(0)
+        with builder.goto_entry_block():
+            sums = [builder.alloca(emit.vector) for _ in offsets]
+        for place in sums:
+            builder.store(zero, place)
 
-        def pass_by(count, write):  # type: ignore[no-untyped-def]
-            with builder.goto_entry_block():
-                sums = [builder.alloca(emit.vector) for _ in range(count)]
-            for place in sums:
-                builder.store(zero, place)
+        def pass_by(write):  # type: ignore[no-untyped-def]
             with cgutils.for_range(builder, rows) as loop:
                 row = builder.add(at, builder.mul(loop.index, step))
-                for v, place in enumerate(sums):
-                    here = builder.add(row, emit.integer(v * emit.width))
+                for offset, place in zip(offsets, sums, strict=True):
+                    here = builder.add(row, offset)
                     value = emit.load(emit.at(source, here))
-                    if gated:
+                    if write:
                         passes = builder.fcmp_ordered(">", emit.load(emit.at(gate, here)), zero)
                         value = builder.select(passes, value, zero)
                         write(emit, value, emit.at(target, here))
                     builder.store(builder.fadd(builder.load(place), value), place)
-            for v, place in enumerate(sums):
-                there = builder.add(to, emit.integer(v * emit.width))
-                emit.store(builder.load(place), emit.at(total, there))
 
-        one = builder.icmp_signed("==", vectors, emit.integer(1))
-        with builder.if_else(one) as (alone, pair):
-            for branch, count in ((alone, 1), (pair, 2)):
-                with branch, builder.if_else(past) as (beyond, kept):
-                    with beyond:
-                        pass_by(count, Emitter.stream)
-                    with kept:
-                        pass_by(count, Emitter.store)
+        for known, write in ((PLAIN, None), (GATED, Emitter.store), (GATED_PAST, Emitter.stream)):
+            with builder.if_then(builder.icmp_signed("==", way, emit.integer(known))):
+                pass_by(write)
+        for offset, place in zip(offsets, sums, strict=True):
+            emit.store(builder.load(place), emit.at(total, builder.add(to, offset)))
         return context.get_dummy_value()
 
     return signature, code
 
 
 @parallel
-def _column_sums_numba(a, lanes, parts, sums):  # type: ignore[no-untyped-def]
-    m, c = a.shape
-    flat, flat_parts = a.reshape(-1), parts.reshape(-1)
-    for block in prange(len(sums)):
-        last = min(m, (block + 1) * BLOCK)
+def _sums_numba(way, a, y, g, c, lanes, parts, sums):  # type: ignore[no-untyped-def]
+    m, whole, zero = a.size // c, c // lanes * lanes, a.dtype.type(0)
+    for block in prange(sums.size // c):
+        last, to = min(m, (block + 1) * BLOCK), block * c
         for low in range(block * BLOCK, last, STRIP):
             rows = min(last - low, STRIP)
-            for e in range(0, c // lanes * lanes, 2 * lanes):
-                strip_sums(
-                    flat, None, None, low * c + e, c, flat_parts, block * c + e, rows,
-                    min(2, (c - e) // lanes), False,
-                )  # fmt: skip
-            for e in range(c // lanes * lanes, c):
-                parts[block, e] = 0
+            for e in range(0, whole, 2 * lanes):
+                apart = lanes if e + 2 * lanes <= c else 0
+                strip_sums(way, a, y, g, low * c + e, c, parts, to + e, rows, apart)
+            for e in range(whole, c):
+                parts[to + e] = 0
                 for i in range(low, low + rows):
-                    parts[block, e] += a[i, e]
+                    value = a[i * c + e]
+                    if way != PLAIN:
+                        value = value if y[i * c + e] > zero else zero
+                        g[i * c + e] = value
+                    parts[to + e] += value
             for e in range(c):
-                sums[block, e] += parts[block, e]
-
-
-@parallel
-def _relu_backward_sum_numba(grad, y, g, lanes, past, parts, sums):  # type: ignore[no-untyped-def]
-    m, c = g.shape
-    zero = g.dtype.type(0)
-    flat, flat_y, flat_g = grad.reshape(-1), y.reshape(-1), g.reshape(-1)
-    flat_parts = parts.reshape(-1)
-    for block in prange(len(sums)):
-        last = min(m, (block + 1) * BLOCK)
-        for low in range(block * BLOCK, last, STRIP):
-            rows = min(last - low, STRIP)
-            for e in range(0, c // lanes * lanes, 2 * lanes):
-                strip_sums(
-                    flat, flat_y, flat_g, low * c + e, c, flat_parts, block * c + e, rows,
-                    min(2, (c - e) // lanes), past,
-                )  # fmt: skip
-            for e in range(c // lanes * lanes, c):
-                parts[block, e] = 0
-                for i in range(low, low + rows):
-                    value = grad[i, e] if y[i, e] > zero else zero
-                    g[i, e] = value
-                    parts[block, e] += value
-            for e in range(c):
-                sums[block, e] += parts[block, e]
-        if past:
+                sums[to + e] += parts[to + e]
+        if way == GATED_PAST:
             fence()

@@ -232,12 +232,13 @@ def _weights_loop(  # type: ignore[no-untyped-def]
     """
     k = by_tap.size // (9 * channels)
     step, parts = (channels + 1) * wide, (channels + PART - 1) // PART
+    upper_left, tap = (8 * channels * k, -channels * k) if flipped else (0, channels * k)
     for item in prange(k // wide * parts):
         j, first = item // parts, item % parts * PART
         for c in range(first, min(first + PART, channels)):
-            _filter_of(
-                by_tap, channels, k, c, j * wide, (3, 3), 0, 0, by_tap, weights,
-                j * n * n * step + c * wide, n, step, vectors, wide, four, strided, flipped,
+            _filter(
+                four, strided, by_tap, upper_left + c * k + j * wide, 3 * tap, tap, weights,
+                j * n * n * step + c * wide, n * step, step, vectors,
             )  # fmt: skip
 
 
