@@ -16,7 +16,7 @@ from minifcn.kernels import workspace
 from minifcn.kernels.columns import THREADS, columns, lanes
 from minifcn.kernels.compiled import parallel
 from minifcn.kernels.stream import fence, past_caches
-from minifcn.kernels.vector import Emitter
+from minifcn.kernels.vector import LLVM_FLOAT, Emitter
 from minifcn.kernels.vector import lanes as vector_lanes
 from minifcn.launch import launch
 
@@ -30,7 +30,7 @@ def column_sums(a: np.ndarray) -> np.ndarray:
         return _sums_cuda("column_sums", (a,), a)
     if device.is_reference():
         return a.sum(axis=0, dtype=np.float64).astype(a.dtype)
-    return _sums(PLAIN, a, a, None)
+    return _sums(PLAIN, a, None, None)
 
 
 def relu_backward_sum(grad: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,22 +69,23 @@ def _sums_cuda(kernel: str, arrays: tuple[np.ndarray, ...], a: np.ndarray) -> np
     return sums
 
 
-# -- Numba -----------------------------------------------------------------------------------------
+# -- Numba: a strip's sums stand in parts (blocks, C), in the array's own precision ----------------
 
 
-def _sums(way: int, a: np.ndarray, y: np.ndarray, g: np.ndarray | None) -> np.ndarray:
+def _sums(way: int, a: np.ndarray, y: np.ndarray | None, g: np.ndarray | None) -> np.ndarray:
     """The sums of a, or of g, which this makes of a and y."""
-    blocks, c = -(-a.shape[0] // BLOCK), a.shape[1]
-    sums = np.zeros((blocks, c))
-    if a.size:
-        parts = np.empty(blocks * c, a.dtype)
-        flat = (x.reshape(-1) for x in (a, y, parts if g is None else g))
-        _sums_numba(way, *flat, c, vector_lanes(a.dtype), parts, sums.reshape(-1))
+    (m, c), width = a.shape, vector_lanes(a.dtype)
+    sums = np.zeros((-(-m // BLOCK), c))
+    parts = np.empty(sums.shape, a.dtype)
+    if a.size and c % width == 0:
+        flat = (x.reshape(-1) for x in (a, a if y is None else y, parts if g is None else g))
+        _whole_vectors_numba(way, *flat, c, width, parts.reshape(-1), sums.reshape(-1))
+    elif a.size and way == PLAIN:
+        _column_sums_numba(a, parts, sums)
+    elif a.size:
+        _relu_backward_sum_numba(a, y, g, parts, sums)
     return sums.sum(axis=0).astype(a.dtype)
 
-
-# One kernel for both, whose way is chosen when it runs: it compiles once. A strip's sums stand in
-# parts, C a block, in the array's own precision.
 
 PLAIN, GATED, GATED_PAST = range(3)  # no gate; g is written; g is written past the caches
 
@@ -93,14 +94,14 @@ PLAIN, GATED, GATED_PAST = range(3)  # no gate; g is written; g is written past 
 def strip_sums(typing, way, a, y, g, at, step, parts, to, rows, apart):  # type: ignore[no-untyped-def]
     """The sums of two vectors of channels down some ``rows`` of a strip.
 
-    All arrays are flat: the first vector stands at ``at``, the second ``apart`` from it (0: there is
-    but one), the next row ``step`` further, and the sums go to ``parts`` from ``to`` on. Unless the
-    ``way`` is PLAIN, what is summed is a where y > 0, else 0, and it is also written to g.
+    All arrays are flat: the first vector stands at ``at``, the second ``apart`` from it (0: there
+    is but one), the next row ``step`` further, and the sums go to ``parts`` from ``to`` on. Unless
+    the ``way`` is PLAIN, what is summed is a where y > 0, else 0, and it is also written to g.
 
     The sums stay in registers. A loop of Numba's would keep them in memory, since it cannot know
     that no store to g changes them.
     """
-    if any(array.dtype != a.dtype for array in (y, g, parts)):
+    if a.dtype not in LLVM_FLOAT or any(other.dtype != a.dtype for other in (y, g, parts)):
         return None
     n = types.int64
     signature = types.void(n, a, y, g, n, n, parts, n, n, n)
@@ -141,24 +142,53 @@ def strip_sums(typing, way, a, y, g, at, step, parts, to, rows, apart):  # type:
 
 
 @parallel
-def _sums_numba(way, a, y, g, c, lanes, parts, sums):  # type: ignore[no-untyped-def]
-    m, whole, zero = a.size // c, c // lanes * lanes, a.dtype.type(0)
+def _whole_vectors_numba(way, a, y, g, c, width, parts, sums):  # type: ignore[no-untyped-def]
+    m = a.size // c
     for block in prange(sums.size // c):
         last, to = min(m, (block + 1) * BLOCK), block * c
         for low in range(block * BLOCK, last, STRIP):
             rows = min(last - low, STRIP)
-            for e in range(0, whole, 2 * lanes):
-                apart = lanes if e + 2 * lanes <= c else 0
+            for e in range(0, c, 2 * width):
+                apart = width if e + width < c else 0
                 strip_sums(way, a, y, g, low * c + e, c, parts, to + e, rows, apart)
-            for e in range(whole, c):
-                parts[to + e] = 0
-                for i in range(low, low + rows):
-                    value = a[i * c + e]
-                    if way != PLAIN:
-                        value = value if y[i * c + e] > zero else zero
-                        g[i * c + e] = value
-                    parts[to + e] += value
-            for e in range(c):
-                sums[to + e] += parts[to + e]
+            for e in range(to, to + c):
+                sums[e] += parts[e]
         if way == GATED_PAST:
             fence()
+
+
+# Channels that are no whole vectors. Elements are named by all their indices: a row taken out
+# first, a[i], costs the compiler and the loop half as much again.
+
+
+@parallel
+def _column_sums_numba(a, parts, sums):  # type: ignore[no-untyped-def]
+    m, c = a.shape
+    for block in prange(len(sums)):
+        last = min(m, (block + 1) * BLOCK)
+        for low in range(block * BLOCK, last, STRIP):
+            for e in range(c):
+                parts[block, e] = 0
+            for i in range(low, min(last, low + STRIP)):
+                for e in range(c):
+                    parts[block, e] += a[i, e]
+            for e in range(c):
+                sums[block, e] += parts[block, e]
+
+
+@parallel
+def _relu_backward_sum_numba(grad, y, g, parts, sums):  # type: ignore[no-untyped-def]
+    m, c = g.shape
+    zero = g.dtype.type(0)
+    for block in prange(len(sums)):
+        last = min(m, (block + 1) * BLOCK)
+        for low in range(block * BLOCK, last, STRIP):
+            for e in range(c):
+                parts[block, e] = 0
+            for i in range(low, min(last, low + STRIP)):
+                for e in range(c):
+                    value = grad[i, e] if y[i, e] > zero else zero
+                    g[i, e] = value
+                    parts[block, e] += value
+            for e in range(c):
+                sums[block, e] += parts[block, e]

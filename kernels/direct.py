@@ -139,6 +139,20 @@ def _bring_weights(weights, turned, tap, low, depth, left, width, block, wide, s
             clear(block, d * wide + width, wide - width)
 
 
+@serial
+def _pace(rows, length, side, every):  # type: ignore[no-untyped-def]
+    """(size, wait) for rows of 2^size vectors, one vector in 2^wait of ``every`` product.
+
+    As late as lets ``every`` product bring all ``rows`` of so many elements.
+    """
+    size, wait = 0, 0
+    while length > side << size:
+        size += 1
+    while rows << (size + wait + 1) <= every:
+        wait += 1
+    return size, wait
+
+
 @parallel
 def _tap_loop(  # type: ignore[no-untyped-def]
     x, weights, turned, bias, y, order, offset, phases, steps, out_steps, work, totals, blocks,
@@ -176,22 +190,16 @@ def _tap_loop(  # type: ignore[no-untyped-def]
                 else:
                     rows, row, length = min(DEPTH, c - beyond), k, used
                     soon = (order[after] * c + beyond) * k + left
-                # a row has 2^lines vectors, and each comes as late as all tiles have brought all
-                lines, wait = 0, 0
-                while length > side << lines:
-                    lines += 1
-                while rows << (lines + wait + 1) <= depth * parts * (talls + shorts):
-                    wait += 1
-                each = depth >> (lines + wait)
+                every = depth * parts * (talls + shorts)
+                size, wait = _pace(rows, length, side, every)
                 for j in range(parts):
                     _bring_weights(
                         weights, turned, order[t], low, depth, left + j * wide,
                         min(wide, used - j * wide), block, wide, side, c, k,
                     )  # fmt: skip
-                    asked = min(rows, j * (talls + shorts) * each)
                     gathered_strip(
                         flat_x, g * c + low, block, 0, sums, j * wide, at, to, depth, met,
-                        weights, soon + asked * row, row, rows - asked, lines, wait,
+                        weights, soon, row, size, wait, every * j // parts,
                     )  # fmt: skip
         image, i, j = pixel // (height * width), pixel // width % height, pixel % width
         for m in range(count):

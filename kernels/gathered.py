@@ -32,28 +32,28 @@ def _tile_of(height: int) -> Any:
 
     @intrinsic
     def tile(  # type: ignore[no-untyped-def]
-        typing, A, a, B, b, C, c, at, first, to, same, K, W, w, w_row, lines, wait
+        typing, A, a, B, b, C, c, at, first, to, same, K, W, w, w_row, length, wait, done
     ):
         if any(array.dtype != A.dtype for array in (B, C)) or A.dtype not in LLVM_FLOAT:
             return None
         n = types.int64
-        signature = types.void(A, n, B, n, C, n, at, n, to, n, n, W, n, n, n, n)
+        signature = types.void(A, n, B, n, C, n, at, n, to, n, n, W, n, n, n, n, n)
 
         def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
             emit = Emitter(context, builder, A.dtype)
             left, right, end, at, to, soon = (
                 pointer(context, builder, signature, args, which) for which in (0, 2, 4, 6, 8, 11)
             )
-            depth, w_row, lines, wait = args[10], *args[13:]
-            last_line = builder.sub(builder.shl(emit.integer(1), lines), emit.integer(1))
+            depth, w_row, length, wait, done = args[10], *args[13:]
+            within = builder.sub(builder.shl(emit.integer(1), length), emit.integer(1))
             sums = Sums(emit, height, 4)
             a_row = [emit.at(left, builder.load(emit.at(at, i))) for i in range(height)]
             with cgutils.for_range(builder, depth) as loop:
                 row = emit.at(right, emit.times(loop.index, 2 * emit.width))
-                number = builder.lshr(loop.index, wait)
-                row_of, line = builder.lshr(number, lines), builder.and_(number, last_line)
-                there = builder.add(builder.mul(row_of, w_row), emit.times(line, emit.width))
-                emit.prefetch(emit.at(soon, there), level=2)
+                number = builder.lshr(builder.add(done, loop.index), wait)
+                w_at = builder.mul(builder.lshr(number, length), w_row)
+                w_at = builder.add(w_at, emit.times(builder.and_(number, within), emit.width))
+                emit.prefetch(emit.at(soon, w_at), level=2)
                 sums.add_products(row, lambda i: emit.at(a_row[i], loop.index))
             for i in range(height):
                 c_row = emit.at(end, builder.load(emit.at(to, i)))
@@ -136,27 +136,25 @@ def meetings(at, to, apart, offset, steps, grid, shape, first, pixel, end, most)
 
 @serial
 def gathered_strip(  # type: ignore[no-untyped-def]
-    A, a, B, b, C, c, at, to, depth, count, W, w, w_row, rows, lines, wait
+    A, a, B, b, C, c, at, to, depth, count, W, w, w_row, length, wait, done
 ):
     """``count`` rows of C, two vectors wide, tile under tile; B's rows lie one behind the other.
 
     The last tile may hang over: at and to must hold `rows` (count) addresses. All ``depth``
     products are summed before they are added to C: a few hundred at most, for the rounding's sake.
 
-    With each tile some ``rows`` of W, from w on and ``w_row`` apart, begin to come to the
-    second-level cache: of each row 2^``lines`` vectors, one vector in 2^``wait`` products. Not
-    faster than needed: only so many lines can be on their way at once, and A and C need some.
+    Beside them W begins to come to the second-level cache: rows of 2^``length`` vectors, ``w_row``
+    apart, a vector in 2^``wait`` products, of which ``done`` were before these. Not faster than
+    needed: only so many lines can be on their way at once, and A and C need some.
     """
     talls, shorts = tiles(count)
-    each = depth >> (lines + wait)
     for i in range(talls):
-        row = i * TALL
-        ahead = w + min(i * each, rows) * w_row
-        _tall(A, a, B, b, C, c, at, row, to, row, depth, W, ahead, w_row, lines, wait)
+        _tall(A, a, B, b, C, c, at, i * TALL, to, i * TALL, depth, W, w, w_row, length, wait, done)
+        done += depth
     for i in range(shorts):
         row = talls * TALL + i * SHORT
-        ahead = w + min((talls + i) * each, rows) * w_row
-        _short(A, a, B, b, C, c, at, row, to, row, depth, W, ahead, w_row, lines, wait)
+        _short(A, a, B, b, C, c, at, row, to, row, depth, W, w, w_row, length, wait, done)
+        done += depth
 
 
 @serial

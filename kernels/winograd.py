@@ -1,4 +1,4 @@
-"""Winograd's convolution for 3×3 kernels: F(2×2, 3×3) and F(4×4, 3×3), and one of stride 2.
+"""Winograd's convolution: F(2×2, 3×3) and F(4×4, 3×3), one of stride 2, larger kernels in parts.
 
 A tile of m × m results reads a patch d of n × n pixels, n = m + 2. With the matrices below,
 
@@ -16,7 +16,11 @@ of them. Patches then stay in a thread's second-level cache while all weights pa
 are too many for it, those of one frequency do while some blocks of columns pass by. Where there are
 few tiles and many weights, writing and reading the transformed weights would take most of the time:
 there threads share the columns, and each transforms the weights of a few just before they are
-multiplied.
+multiplied. It does so a few channels at a time, whose patches, weights and products share a
+second-level cache.
+
+A kernel larger than 3×3 is several of 3×3 beside each other, filled up with zeros: each looks at
+the picture three pixels further on, and their products are summed before they are transformed back.
 
 Of stride 2, a tile of 2 × 2 results reads 5 × 5 pixels and takes 25 multiplications for 36; turned
 round for the gradient for x, 4 × 4 pixels of it come from 3 × 3 of dy. `winograd_matrices` tells
@@ -25,8 +29,9 @@ where the matrices come from.
 With dilation d, the pixels d apart are d² pictures by themselves, each with an ordinary
 convolution. Groups are so many convolutions beside each other.
 
-Arrays as in `conv2d`; weights come and go by tap, (9, C/groups, K). Infinity in the input becomes
-NaN in the results around it (∞ − ∞), here as in every fast convolution.
+Arrays as in `conv2d`; weights come by tap, (R·S, C/groups, K). Infinity in the input becomes NaN in
+the results around it (∞ − ∞), here as in every fast convolution; NaN and infinity also reach as far
+as the zeros of a kernel in parts.
 
 Sources: Winograd, "Arithmetic Complexity of Computations", SIAM 1980; Lavin and Gray, "Fast
 Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.
@@ -48,6 +53,7 @@ from minifcn.kernels.sandwich import Side, finished_sandwich_of, sandwich_of, tw
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.taps import Pair
 from minifcn.kernels.tile import (
+    PIECE,
     TALL,
     clear,
     columns,
@@ -62,7 +68,8 @@ from minifcn.kernels.winograd_matrices import STRIDED, TURNED, matrices
 
 PATCHES_BYTES = 640 * 1024  # transformed patches of one thread: most of a second-level cache
 TOGETHER = 8  # blocks of columns that patches of more than twice that meet together
-DEPTH = 96  # channels at a time then: patches and weights stay in the second-level cache
+BESIDE = 32  # blocks of columns whose products a thread keeps between two parts of a kernel
+DEPTH = 3 * PIECE  # channels at a time then; whole pieces, so that the sums are the same ones
 PART = 32  # channels of the weights that a thread transforms at a time, for all threads
 
 
@@ -139,7 +146,9 @@ def conv(
     if few:
         weights = workspace.empty((threads, frequencies, min(c, DEPTH) + 1, wide), x.dtype)
         chunk = max(1, min(tiles, FEW_TILES))
-        shares = 1 if tiles >= threads * chunk else min(blocks, threads)
+        if tiles > threads * chunk:
+            chunk = _even(tiles, chunk, threads)
+        shares = min(blocks, max(threads if tiles < threads * chunk else 1, -(-blocks // BESIDE)))
         deep, together = min(deep, DEPTH), -(-blocks // shares)
     else:
         weights = workspace.empty((groups * blocks, frequencies, c + 1, wide), x.dtype)
@@ -156,9 +165,9 @@ def conv(
     products = workspace.empty((threads, frequencies, together * (room * wide + line)), x.dtype)
     edges = workspace.empty((threads, frequencies * max(deep, wide)), x.dtype)
     _conv_loop(
-        strip_code(x.dtype), x, filters, weights.reshape(-1), start.reshape(-1), y,
-        patches, products, edges, padding, cut, dilation, kernel, chunk, shares, together, few, c, k,
-        wide, half_vectors(x.dtype, wide), tuple(tile), four, strided, flipped,
+        strip_code(x.dtype), x, filters, weights.reshape(-1), start.reshape(-1), y, patches,
+        products, edges, padding, cut, dilation, kernel, chunk, shares, together, few, c, k, wide,
+        half_vectors(x.dtype, wide), tuple(tile), four, strided, flipped,
         x.dtype.type(floor), past_caches(y, k),
     )  # fmt: skip
     return y
@@ -200,9 +209,9 @@ def _filter_of(  # type: ignore[no-untyped-def]
     by_tap, channels, k, c, column, kernel, part_row, part_column, edge, weights, to, n, step,
     vectors, width, four, strided, flipped,
 ):  # fmt: skip
-    """G g Gᵀ of the filters from one channel to some: 3×3 taps → frequencies ``step`` apart.
+    """G g Gᵀ of one channel's filters, some columns of them: frequencies ``step`` apart.
 
-    They are one part of the kernel's taps; those beyond its end are zeros, set in ``edge``.
+    g is a part of the kernel, 3×3 taps; those beyond its end are zeros, set in ``edge``.
     """
     tap, across = channels * k, -1 if flipped else 1
     down, r, s = across * kernel[1], 3 * part_row, 3 * part_column
@@ -328,7 +337,7 @@ def _conv_loop(  # type: ignore[no-untyped-def]
                     x, image, top, left, dilation, group * c + low, depth, deep, deep // lanes,
                     edge, flat_patch, t * deep, apart, tile, four, strided,
                 )  # fmt: skip
-            for j in range(low_block if few else high_block, high_block):
+            for j in range(low_block, high_block if few else low_block):
                 block, here = group * blocks + j, (j - low_block) * room
                 own = weights.size // len(patches) // (n * n)
                 at = nb.get_thread_id() * n * n * own
@@ -361,7 +370,7 @@ def _conv_loop(  # type: ignore[no-untyped-def]
                             flat_product, f * between + e * room, wide, c, count, halves, least,
                             False, after * own,
                         )  # fmt: skip
-            used = min(wide, k - j * wide)
+            used, here = min(wide, k - j * wide), (j - low_block) % together * room
             for t in range(count):
                 image, row, column = place(first + t, *reached, dilation, m)
                 row, column = row - cut[0], column - cut[1]
@@ -374,7 +383,7 @@ def _conv_loop(  # type: ignore[no-untyped-def]
                     to += group * k + j * wide
                     to_row, to_column = dilation[0] * q * all_k, dilation[1] * all_k
                 _result(
-                    four, strided, flat_product, (j - low_block) % together * room + t * wide, n * between,
+                    four, strided, flat_product, here + t * wide, n * between,
                     between, target, to, to_row, to_column, wide // lanes, start, block * wide,
                     floor, past and inside,
                 )  # fmt: skip

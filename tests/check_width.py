@@ -14,17 +14,18 @@ from tests.convolutions import ALGORITHMS, by_elements, by_minifcn, errors, laye
 
 #: ragged against every width; 49 channels leave one over in the pieces of Winograd's sums
 SHAPES = [
-    ((1, 17, 9, 7), 21, 1, 1),
-    ((2, 49, 20, 19), 37, 2, 1),
-    ((1, 1, 1, 1), 3, 2, 1),
-    ((2, 21, 14, 19), 37, 1, 2),
+    ((1, 17, 9, 7), 21, 3, 1, 1),
+    ((2, 49, 20, 19), 37, 3, 2, 1),
+    ((1, 1, 1, 1), 3, 3, 2, 1),
+    ((2, 21, 14, 19), 37, 3, 1, 2),
+    ((2, 37, 9, 14), 21, 5, 2, 1),
 ]
 
 
 def main(lanes):
     assert vector.lanes(np.float32) == lanes, (vector.lanes(np.float32), lanes)
-    for x_shape, filters, padding, stride in SHAPES:
-        x, w, b, dy = layer(x_shape, filters, padding, stride=stride)
+    for x_shape, filters, kernel, padding, stride in SHAPES:
+        x, w, b, dy = layer(x_shape, filters, padding, kernel, stride=stride)
         wanted = by_elements(x, w, b, dy, (padding, padding), stride=(stride, stride))
         for name in ALGORITHMS:
             found = by_minifcn(name, x, like_a_layers(w), b, dy, padding=padding, stride=stride)
@@ -39,6 +40,11 @@ def main(lanes):
             assert np.array_equal(gate, kernels.positive(x)), dtype
             dx = kernels.relu_backward(x + 1, gate)
             assert np.array_equal(dx, np.where(x > 0, x + 1, dtype(0))), dtype
+            rows, gate = x[:640].reshape(20, 32), x[5:645].reshape(20, 32)
+            wanted = np.where(gate > 0, rows, dtype(0))
+            g, sums = kernels.relu_backward_sum(rows, gate)
+            assert np.array_equal(g, wanted), dtype
+            assert np.allclose(sums, wanted.sum(0, np.float64), rtol=1e-5, atol=1e-5), dtype
     print("right at", lanes, "lanes")
 
 

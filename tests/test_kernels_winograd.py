@@ -4,12 +4,13 @@ import numba
 import numpy as np
 import pytest
 
+from minifcn import functional
 from minifcn.kernels import winograd, winograd_weight, workspace
 from tests.convolutions import by_elements, by_minifcn, errors, layer, random
 
 #: (shape of x, output channels, dilation) and what such a layer is to try
 SHAPES = {
-    "few tiles, two depths of weights": ((2, 264, 6, 5), 272, 1),
+    "few tiles, three depths of weights": ((2, 264, 6, 5), 272, 1),
     "many tiles, one block after the other": ((1, 20, 41, 37), 72, 1),
     "patches too many for a cache, blocks together": ((1, 260, 43, 38), 290, 1),
     "sums in parts, a last piece that is short": ((1, 33, 51, 47), 70, 1),
@@ -114,3 +115,21 @@ def test_larger_kernels_in_parts(shape, filters, kernel, padding, dilation, monk
     numba.set_num_threads(1)
     alone = by_minifcn("winograd4", *arrays, **settings)
     assert all(np.array_equal(a, b) for a, b in zip(alone, found, strict=True))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_larger_kernels_of_groups_and_transposed(groups):
+    """A transposed convolution, beside the same by another algorithm."""
+    x, weight, dy = random(1, (2, 40, 9, 11), (40, 48 // groups, 5, 4), (2, 48, 9, 10))
+
+    def transposed(*arrays, bias=None, **settings):
+        return functional.conv_transpose2d(*arrays, **settings)
+
+    settings = {"groups": groups, "padding": (2, 2)}
+    results = [
+        by_minifcn(name, x, weight, None, dy, op=transposed, **settings)
+        for name in ("im2col", "winograd2", "winograd4")
+    ]
+    for found in results[1:]:
+        assert max(errors(found, results[0])) < BOUND[np.float32]
+    assert not np.array_equal(results[1][0], results[0][0])  # it was another algorithm

@@ -7,14 +7,29 @@ import pytest
 
 import minifcn as mf
 from minifcn import kernels
+from minifcn.kernels import stream
 
-SHAPES = [(0, 3), (1, 1), (63, 2), (65, 21), (2048, 5), (5001, 17)]
+#: any channels, and whole vectors: one, two, two and a third, at any width
+SHAPES = [
+    (0, 3),
+    (1, 1),
+    (63, 2),
+    (65, 21),
+    (2048, 5),
+    (5001, 17),
+    (0, 32),
+    (1, 16),
+    (257, 48),
+    (70, 64),
+]
 
 
 @pytest.mark.parametrize("device", mf.device.HOST)
 @pytest.mark.parametrize("dtype, rtol", [(np.float32, 2e-6), (np.float64, 1e-14)])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_values(shape, dtype, rtol, device):
+@pytest.mark.parametrize("large", [0, 1 << 60])  # past the caches and not
+def test_values(shape, dtype, rtol, device, large, monkeypatch):
+    monkeypatch.setattr(stream, "LARGE", large)
     rng = np.random.default_rng(0)
     grad, y = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
     with mf.device.use(device):
@@ -37,13 +52,14 @@ def test_a_million_equal_pixels_lose_no_digit():
         np.testing.assert_allclose(sums, wanted, rtol=1e-6)
 
 
+@pytest.mark.parametrize("again", [1, 4, 12])  # a few channels, one vector, a pair and one more
 @pytest.mark.parametrize("device", mf.device.HOST)
-def test_what_is_not_a_number(device):
+def test_what_is_not_a_number(device, again):
     """NaN in the gradient passes an open gate and no closed one; a NaN gate is closed."""
-    grad = np.array([[np.nan, 1, np.nan, np.inf]], np.float32)
-    y = np.array([[1, np.nan, 0, 1]], np.float32)
+    grad = np.array([[np.nan, 1, np.nan, np.inf] * again], np.float32)
+    y = np.array([[1, np.nan, 0, 1] * again], np.float32)
     with mf.device.use(device):
         g, sums = kernels.relu_backward_sum(grad, y)
-        np.testing.assert_array_equal(g, [[np.nan, 0, 0, np.inf]])
-        np.testing.assert_array_equal(sums, [np.nan, 0, 0, np.inf])
+        np.testing.assert_array_equal(g, [[np.nan, 0, 0, np.inf] * again])
+        np.testing.assert_array_equal(sums, [np.nan, 0, 0, np.inf] * again)
         np.testing.assert_array_equal(kernels.column_sums(grad), grad[0])
