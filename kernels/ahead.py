@@ -16,7 +16,7 @@ from pathlib import Path
 import numba as nb
 import numpy as np
 
-from minifcn.kernels import depthwise, direct, im2col_weight, winograd_weight
+from minifcn.kernels import depthwise, direct, im2col_weight, optimizer, winograd_weight
 from minifcn.kernels.cross_entropy import cross_entropy
 from minifcn.kernels.taps import convolution, transposed
 
@@ -74,6 +74,8 @@ def compile_late_kernels() -> None:
     depthwise.weight_along_taps(x, x, taps)
     im2col_weight.weight_along_taps(x, x, taps, 1)
     winograd_weight.weight(x, x, one, one, 1, 4)
+    row = np.ones(optimizer.SMALL, np.float32)
+    optimizer.sgd(row, row.copy(), row.copy(), 1, 0, 0, 0, False)  # most nets' first
 
 
 if __name__ == "__main__":
