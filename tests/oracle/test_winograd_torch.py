@@ -11,12 +11,13 @@ TF = torch.nn.functional
 pytestmark = pytest.mark.oracle
 
 SHAPES = [(16, 16, 64, 2), (64, 64, 56, 2), (64, 128, 28, 2), (128, 128, 28, 4), (256, 256, 14, 4)]
+LARGER = [(16, 16, 64, 2, 5), (64, 64, 28, 2, 5), (256, 128, 16, 4, 7)]  # the kernel last
 
 
-def theirs(x, w, b, dy, dtype, stride):
+def theirs(x, w, b, dy, dtype, stride, padding):
     """[y, dx, dw] by PyTorch."""
     x, w, b = (torch.tensor(a, dtype=dtype, requires_grad=True) for a in (x, w, b))
-    y = TF.conv2d(x, w, b, stride, padding=1)
+    y = TF.conv2d(x, w, b, stride, padding)
     y.backward(torch.tensor(dy, dtype=dtype))
     return [a.detach().numpy() for a in (y, x.grad, w.grad)]
 
@@ -40,13 +41,26 @@ def test_rounding_in_float32(shape, stride, name):
 
     The largest of a million errors is a matter of chance: it has twice the room.
     """
-    c, k, side, n = shape
     if (name, stride) == ("winograd4", 2):
         pytest.skip("of stride 2 there is no tile of 4 × 4")
-    x, w, b, dy = layer((n, c, side, side), k, seed=c, stride=stride)
-    exact = theirs(x, w, b, dy, torch.float64, stride)
-    single = theirs(x, w, b, dy, torch.float32, stride)
-    found = by_minifcn(name, x, like_a_layers(w), b, dy, padding=1, stride=stride)
+    bounded(name, shape, stride, 3)
+
+
+@pytest.mark.parametrize("name", ["winograd2", "winograd4"])
+@pytest.mark.parametrize("shape", LARGER, ids=str)
+def test_rounding_of_larger_kernels_in_parts(shape, name):
+    """The same bounds."""
+    *shape, kernel = shape
+    bounded(name, shape, 1, kernel)
+
+
+def bounded(name, shape, stride, kernel):
+    """Assert the bounds of `test_rounding_in_float32` for one layer."""
+    (c, k, side, n), padding = shape, kernel // 2
+    x, w, b, dy = layer((n, c, side, side), k, padding, kernel, seed=c, stride=stride)
+    exact = theirs(x, w, b, dy, torch.float64, stride, padding)
+    single = theirs(x, w, b, dy, torch.float32, stride, padding)
+    found = by_minifcn(name, x, like_a_layers(w), b, dy, padding=padding, stride=stride)
     for measure, most in ((rms, 3), (largest, 6)):
         factors = [
             float(measure(ours, right) / measure(other, right))
