@@ -22,13 +22,14 @@ from minifcn.launch import launch
 
 STRIP = 64  # rows summed in the array's own precision before float64 takes over
 BLOCK = 4 * STRIP  # rows that one thread takes at a time
+SMALL = 1 << 15  # elements; up to here NumPy sums: 20 µs more, but half a second less to compile
 
 
 def column_sums(a: np.ndarray) -> np.ndarray:
     """Σ down the columns of a (M, C), in a's dtype: the gradient of a bias."""
     if device.is_gpu(a):
         return _sums_cuda("column_sums", (a,), a)
-    if device.is_reference():
+    if device.is_reference() or a.size <= SMALL:
         return a.sum(axis=0, dtype=np.float64).astype(a.dtype)
     return _sums(PLAIN, a, None, None)
 
