@@ -41,7 +41,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import cfunc, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -235,7 +235,6 @@ def covered(wanted):  # type: ignore[no-untyped-def]
     return talls * TALL + shorts * SHORT
 
 
-@serial
 def _strip(  # type: ignore[no-untyped-def]
     A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, depth, count, halves, floor, past, ahead
 ):
@@ -261,18 +260,22 @@ def _strip(  # type: ignore[no-untyped-def]
 
 
 @lru_cache
+def _compiled_strip(dtype: np.dtype) -> Any:
+    number = types.float32 if dtype == np.float32 else types.float64
+    array, n = types.CPointer(number), types.int64
+    signature = types.void(
+        array, *[n] * 3, array, n, n, array, n, n, array, *[n] * 4, n, number, n, n
+    )
+    return cfunc(signature, cache=True, error_model="numpy")(_strip)
+
+
 def strip_code(dtype: np.dtype) -> int:
     """The address of `strip`'s machine code for an element type.
 
     Numba would compile the tiles anew within every kernel that calls them, which takes a second
     each time. So they are compiled once, and called by their address.
     """
-    number = types.float32 if dtype == np.float32 else types.float64
-    array, n = types.CPointer(number), types.int64
-    signature = (array, *[n] * 3, array, n, n, array, n, n, array, *[n] * 4, n, number, n, n)
-    _strip.compile(signature)
-    compiled = _strip.overloads[signature]
-    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name))
+    return int(_compiled_strip(dtype).address)
 
 
 @intrinsic

@@ -16,6 +16,7 @@ from numba.core.dispatcher import Dispatcher
 
 import minifcn as mf
 from minifcn import kernels
+from minifcn.kernels import tile
 
 
 def dispatchers():
@@ -47,6 +48,8 @@ def main(plant):
     for name, dispatcher in found.items():
         if sum(dispatcher.stats.cache_misses.values()):
             print(name)
+    if not tile._compiled_strip(np.dtype(np.float32)).cache_hits:
+        print("tile._strip")
 
 
 if __name__ == "__main__":

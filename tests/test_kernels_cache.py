@@ -31,7 +31,7 @@ def compiled(folder, *arguments):
 @pytest.mark.slow
 def test_a_second_process_compiles_nothing(tmp_path):
     first = compiled(tmp_path)
-    assert len(first) > 15 and "im2col._multiply_loop" in first
+    assert len(first) > 15 and {"im2col._multiply_loop", "tile._strip"} <= set(first)
     assert compiled(tmp_path) == []
     assert compiled(tmp_path, "plant") == ["im2col._pack_loop"]
 

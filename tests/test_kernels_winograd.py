@@ -65,26 +65,27 @@ def test_groups_are_convolutions_beside_each_other(shape):
     assert max(errors(found, wanted)) < BOUND[np.float32]
 
 
-@every_shape
-def test_who_transforms_the_weights_changes_no_bit(shape, monkeypatch):
+def both_ways(shape, module, limit, monkeypatch):
+    """What minifcn gives with a limit of 0 and with none, and the sums."""
     arrays, settings = apart(shape)
     results = []
-    for few in (0, 1 << 30):
-        monkeypatch.setattr(winograd, "FEW_TILES", few)
+    for value in (0, 1 << 30):
+        monkeypatch.setattr(module, limit, value)
         results.append(by_minifcn("winograd4", *arrays, **settings))
-    for one, other in zip(*results, strict=True):
-        assert np.array_equal(one, other)
+    return *results, by_elements(*arrays, **settings)
+
+
+@every_shape
+def test_who_transforms_the_weights_changes_no_bit(shape, monkeypatch):
+    one, other, _ = both_ways(shape, winograd, "FEW_TILES", monkeypatch)
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 @every_shape
 def test_both_ways_to_the_weights_gradient(shape, monkeypatch):
-    arrays, settings = apart(shape)
-    results = []
-    for few in (0, 1 << 30):
-        monkeypatch.setattr(winograd_weight, "FEW_FILTERS", few)
-        results.append(by_minifcn("winograd4", *arrays, **settings)[2])
-    wanted = by_elements(*arrays, **settings)[2]
-    assert max(errors(results, [wanted, wanted])) < BOUND[np.float32]
+    *results, wanted = both_ways(shape, winograd_weight, "FEW_FILTERS", monkeypatch)
+    for found in results:
+        assert errors(found, wanted)[2] < BOUND[np.float32]
 
 
 #: (shape of x, output channels, kernel, padding, dilation): few tiles and many, one depth and more
