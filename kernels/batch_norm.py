@@ -22,7 +22,8 @@ from numba import prange
 from minifcn import device
 from minifcn.kernels import workspace
 from minifcn.kernels.columns import THREADS, columns, lanes
-from minifcn.kernels.compiled import parallel
+from minifcn.kernels.compiled import parallel, serial
+from minifcn.kernels.jobs import share_out
 from minifcn.launch import launch
 
 STRIP = 64  # rows summed in the arrays' own precision before float64 takes over
@@ -67,7 +68,8 @@ def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     m, c = x.shape
     means, squares = np.zeros((2, -(-m // BLOCK), c))
     if x.size:
-        _moments_numba(x, np.empty((len(means), 3, c), x.dtype), means, squares)
+        parts = np.empty((len(means), 3, c), x.dtype)
+        _moments_numba(len(means), (x, parts, means, squares))
     count = np.full((len(means), 1), float(BLOCK))
     count[-1] = m - BLOCK * (len(means) - 1)
     mean = (count * means).sum(axis=0) / m
@@ -133,7 +135,8 @@ def backward_sums(
     sums = np.zeros((-(-x.shape[0] // BLOCK), 2, x.shape[1]))
     if x.size:
         parts = np.empty(sums.shape, x.dtype)
-        _backward_sums_numba(grad, x, mean, scale, shift, _floor(x, relu), parts, sums)
+        floor = _floor(x, relu)
+        _backward_sums_numba(len(sums), (grad, x, mean, scale, shift, floor, parts, sums))
     one, two = sums.sum(axis=0)
     return one, two
 
@@ -244,34 +247,38 @@ def _parts(x: np.ndarray, count: int) -> list[np.ndarray]:
 # The results of a ReLU are those above floor = 0; without one, floor = −∞.
 
 
-@parallel
-def _moments_numba(x, parts, means, squares):  # type: ignore[no-untyped-def]
+@serial
+def _moments_block(block, x, parts, means, squares):  # type: ignore[no-untyped-def]
     m, c = x.shape
-    for block in prange(len(means)):
-        last = min(m, (block + 1) * BLOCK)
-        for low in range(block * BLOCK, last, STRIP):
-            high = min(last, low + STRIP)
-            n, before = high - low, low - block * BLOCK
+    last = min(m, (block + 1) * BLOCK)
+    for low in range(block * BLOCK, last, STRIP):
+        high = min(last, low + STRIP)
+        n, before = high - low, low - block * BLOCK
+        for e in range(c):
+            parts[block, 0, e] = 0
+            parts[block, 1, e] = 0
+            parts[block, 2, e] = 0
+        for i in range(low, high):
             for e in range(c):
-                parts[block, 0, e] = 0
-                parts[block, 1, e] = 0
-                parts[block, 2, e] = 0
-            for i in range(low, high):
-                for e in range(c):
-                    parts[block, 0, e] += x[i, e]
+                parts[block, 0, e] += x[i, e]
+        for e in range(c):
+            parts[block, 0, e] /= n  # the strip's mean, rounded: what is left counts back
+        for i in range(low, high):
             for e in range(c):
-                parts[block, 0, e] /= n  # the strip's mean, rounded: what is left counts back
-            for i in range(low, high):
-                for e in range(c):
-                    d = x[i, e] - parts[block, 0, e]
-                    parts[block, 1, e] += d
-                    parts[block, 2, e] += d * d
-            share, weight = n / (before + n), before * n / (before + n)
-            for e in range(c):
-                left = np.float64(parts[block, 1, e]) / n
-                d = parts[block, 0, e] + left - means[block, e]
-                means[block, e] += d * share
-                squares[block, e] += parts[block, 2, e] - left * left * n + d * d * weight
+                d = x[i, e] - parts[block, 0, e]
+                parts[block, 1, e] += d
+                parts[block, 2, e] += d * d
+        share, weight = n / (before + n), before * n / (before + n)
+        for e in range(c):
+            left = np.float64(parts[block, 1, e]) / n
+            d = parts[block, 0, e] + left - means[block, e]
+            means[block, e] += d * share
+            squares[block, e] += parts[block, 2, e] - left * left * n + d * d * weight
+
+
+@serial
+def _moments_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_moments_block, count, arguments)
 
 
 @parallel
@@ -283,24 +290,28 @@ def _scale_shift_numba(x, scale, shift, floor, y):  # type: ignore[no-untyped-de
             y[i, e] = floor if value < floor else value
 
 
-@parallel
-def _backward_sums_numba(grad, x, mean, scale, shift, floor, parts, sums):  # type: ignore[no-untyped-def]
+@serial
+def _backward_sums_block(block, grad, x, mean, scale, shift, floor, parts, sums):  # type: ignore[no-untyped-def]
     m, c = x.shape
     zero = x.dtype.type(0)
-    for block in prange(len(sums)):
-        last = min(m, (block + 1) * BLOCK)
-        for low in range(block * BLOCK, last, STRIP):
+    last = min(m, (block + 1) * BLOCK)
+    for low in range(block * BLOCK, last, STRIP):
+        for e in range(c):
+            parts[block, 0, e] = 0
+            parts[block, 1, e] = 0
+        for i in range(low, min(last, low + STRIP)):
             for e in range(c):
-                parts[block, 0, e] = 0
-                parts[block, 1, e] = 0
-            for i in range(low, min(last, low + STRIP)):
-                for e in range(c):
-                    g = grad[i, e] if scale[e] * x[i, e] + shift[e] > floor else zero
-                    parts[block, 0, e] += g
-                    parts[block, 1, e] += g * (x[i, e] - mean[e])
-            for e in range(c):
-                sums[block, 0, e] += parts[block, 0, e]
-                sums[block, 1, e] += parts[block, 1, e]
+                g = grad[i, e] if scale[e] * x[i, e] + shift[e] > floor else zero
+                parts[block, 0, e] += g
+                parts[block, 1, e] += g * (x[i, e] - mean[e])
+        for e in range(c):
+            sums[block, 0, e] += parts[block, 0, e]
+            sums[block, 1, e] += parts[block, 1, e]
+
+
+@serial
+def _backward_sums_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_backward_sums_block, count, arguments)
 
 
 @parallel

@@ -7,14 +7,15 @@ and the strips in float64, in an order that does not depend on the number of thr
 from __future__ import annotations
 
 import numpy as np
-from numba import prange, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minifcn import device
 from minifcn.kernels import workspace
 from minifcn.kernels.columns import THREADS, columns, lanes
-from minifcn.kernels.compiled import parallel
+from minifcn.kernels.compiled import serial
+from minifcn.kernels.jobs import share_out
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter
 from minifcn.kernels.vector import lanes as vector_lanes
@@ -80,11 +81,12 @@ def _sums(way: int, a: np.ndarray, y: np.ndarray | None, g: np.ndarray | None) -
     parts = np.empty(sums.shape, a.dtype)
     if a.size and c % width == 0:
         flat = (x.reshape(-1) for x in (a, a if y is None else y, parts if g is None else g))
-        _whole_vectors_numba(way, *flat, c, width, parts.reshape(-1), sums.reshape(-1))
+        arguments = way, *flat, c, width, parts.reshape(-1), sums.reshape(-1)
+        _whole_vectors_numba(len(sums), arguments)
     elif a.size and way == PLAIN:
-        _column_sums_numba(a, parts, sums)
+        _column_sums_numba(len(sums), (a, parts, sums))
     elif a.size:
-        _relu_backward_sum_numba(a, y, g, parts, sums)
+        _relu_backward_sum_numba(len(sums), (a, y, g, parts, sums))
     return sums.sum(axis=0).astype(a.dtype)
 
 
@@ -142,54 +144,66 @@ def strip_sums(typing, way, a, y, g, at, step, parts, to, rows, apart):  # type:
     return signature, code
 
 
-@parallel
-def _whole_vectors_numba(way, a, y, g, c, width, parts, sums):  # type: ignore[no-untyped-def]
+@serial
+def _whole_vectors_block(block, way, a, y, g, c, width, parts, sums):  # type: ignore[no-untyped-def]
     m = a.size // c
-    for block in prange(sums.size // c):
-        last, to = min(m, (block + 1) * BLOCK), block * c
-        for low in range(block * BLOCK, last, STRIP):
-            rows = min(last - low, STRIP)
-            for e in range(0, c, 2 * width):
-                apart = width if e + width < c else 0
-                strip_sums(way, a, y, g, low * c + e, c, parts, to + e, rows, apart)
-            for e in range(to, to + c):
-                sums[e] += parts[e]
-        if way == GATED_PAST:
-            fence()
+    last, to = min(m, (block + 1) * BLOCK), block * c
+    for low in range(block * BLOCK, last, STRIP):
+        rows = min(last - low, STRIP)
+        for e in range(0, c, 2 * width):
+            apart = width if e + width < c else 0
+            strip_sums(way, a, y, g, low * c + e, c, parts, to + e, rows, apart)
+        for e in range(to, to + c):
+            sums[e] += parts[e]
+    if way == GATED_PAST:
+        fence()
+
+
+@serial
+def _whole_vectors_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_whole_vectors_block, count, arguments)
 
 
 # Channels that are no whole vectors. Elements are named by all their indices: a row taken out
 # first, a[i], costs the compiler and the loop half as much again.
 
 
-@parallel
-def _column_sums_numba(a, parts, sums):  # type: ignore[no-untyped-def]
+@serial
+def _column_sums_block(block, a, parts, sums):  # type: ignore[no-untyped-def]
     m, c = a.shape
-    for block in prange(len(sums)):
-        last = min(m, (block + 1) * BLOCK)
-        for low in range(block * BLOCK, last, STRIP):
+    last = min(m, (block + 1) * BLOCK)
+    for low in range(block * BLOCK, last, STRIP):
+        for e in range(c):
+            parts[block, e] = 0
+        for i in range(low, min(last, low + STRIP)):
             for e in range(c):
-                parts[block, e] = 0
-            for i in range(low, min(last, low + STRIP)):
-                for e in range(c):
-                    parts[block, e] += a[i, e]
-            for e in range(c):
-                sums[block, e] += parts[block, e]
+                parts[block, e] += a[i, e]
+        for e in range(c):
+            sums[block, e] += parts[block, e]
 
 
-@parallel
-def _relu_backward_sum_numba(grad, y, g, parts, sums):  # type: ignore[no-untyped-def]
+@serial
+def _column_sums_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_column_sums_block, count, arguments)
+
+
+@serial
+def _relu_backward_sum_block(block, grad, y, g, parts, sums):  # type: ignore[no-untyped-def]
     m, c = g.shape
     zero = g.dtype.type(0)
-    for block in prange(len(sums)):
-        last = min(m, (block + 1) * BLOCK)
-        for low in range(block * BLOCK, last, STRIP):
+    last = min(m, (block + 1) * BLOCK)
+    for low in range(block * BLOCK, last, STRIP):
+        for e in range(c):
+            parts[block, e] = 0
+        for i in range(low, min(last, low + STRIP)):
             for e in range(c):
-                parts[block, e] = 0
-            for i in range(low, min(last, low + STRIP)):
-                for e in range(c):
-                    value = grad[i, e] if y[i, e] > zero else zero
-                    g[i, e] = value
-                    parts[block, e] += value
-            for e in range(c):
-                sums[block, e] += parts[block, e]
+                value = grad[i, e] if y[i, e] > zero else zero
+                g[i, e] = value
+                parts[block, e] += value
+        for e in range(c):
+            sums[block, e] += parts[block, e]
+
+
+@serial
+def _relu_backward_sum_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_relu_backward_sum_block, count, arguments)

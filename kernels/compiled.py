@@ -8,5 +8,5 @@ from numba import njit
 
 #: for a function of one thread, called by others
 serial = njit(cache=True, nogil=True, error_model="numpy")
-#: for a loop whose `prange` is shared out among threads
+#: for a loop over `prange`, shared out among threads; a kernel whose work is in pieces uses `jobs`
 parallel = njit(cache=True, nogil=True, error_model="numpy", parallel=True)

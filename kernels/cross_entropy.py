@@ -14,13 +14,13 @@ neighbours: then every step, the exponential too, runs on a vector of pixels, wh
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from minifcn import device
 from minifcn.errors import ShapeError
 from minifcn.kernels import workspace
-from minifcn.kernels.compiled import parallel, serial
+from minifcn.kernels.compiled import serial
 from minifcn.kernels.exponential import exp_of_negative
+from minifcn.kernels.jobs import share_out
 from minifcn.launch import launch
 
 LANES = 64
@@ -45,7 +45,8 @@ def cross_entropy(
         blocks = -(-len(logits) // BLOCK)
         turned = workspace.empty((blocks, logits.shape[1] + 2, LANES), logits.dtype)
         turned[...] = 0  # what lies beyond the last pixel is computed with, and must be a number
-        _cross_entropy_numba(logits, target, share, void, turned, loss, grad)
+        arguments = logits, target, share, void, turned, loss, grad
+        _cross_entropy_numba(len(turned), arguments)
     return loss, grad
 
 
@@ -167,50 +168,54 @@ def _count_labels_cuda(target: np.ndarray, classes: int, void: int) -> np.ndarra
 # -- Numba -----------------------------------------------------------------------------------------
 
 
-@parallel
-def _cross_entropy_numba(logits, target, share, void, turned, loss, grad):  # type: ignore[no-untyped-def]
+@serial
+def _cross_entropy_block(block, logits, target, share, void, turned, loss, grad):  # type: ignore[no-untyped-def]
     m, classes = logits.shape
     pixels = m // len(share)
     zero = logits.dtype.type(0)
-    for block in prange(len(turned)):
-        z = turned[block]  # the logits, then their exponentials; below them two rows more
-        top, total = classes, classes + 1
-        picture = block * BLOCK // pixels
-        last = min(m, (block + 1) * BLOCK)
-        for low in range(block * BLOCK, last, LANES):
-            n = min(LANES, last - low)
-            for j in range(n):
-                for k in range(classes):
-                    z[k, j] = logits[low + j, k]
-            for j in range(LANES):
-                z[top, j] = z[0, j]
-                z[total, j] = zero
-            for k in range(1, classes):
-                for j in range(LANES):
-                    z[top, j] = z[k, j] if z[k, j] > z[top, j] else z[top, j]
+    z = turned[block]  # the logits, then their exponentials; below them two rows more
+    top, total = classes, classes + 1
+    picture = block * BLOCK // pixels
+    last = min(m, (block + 1) * BLOCK)
+    for low in range(block * BLOCK, last, LANES):
+        n = min(LANES, last - low)
+        for j in range(n):
             for k in range(classes):
-                for j in range(LANES):
-                    # a NaN that was not the largest comes in here, and in the sum: it must reach
-                    # the loss, for it is what tells a broken training run
-                    e = exp_of_negative(z[k, j] - z[top, j])
-                    z[k, j] = e
-                    z[total, j] += e
-            for j in range(n):
-                i = low + j
-                if i >= (picture + 1) * pixels:
-                    picture += 1
-                t = target[i]
-                a = zero if t == void else share[picture, t]
-                if a == zero:
-                    loss[i] = zero
-                    for k in range(classes):
-                        grad[i, k] = zero
-                else:
-                    loss[i] = a * (np.log(z[total, j]) - (logits[i, t] - z[top, j]))
-                    scale = a / z[total, j]
-                    for k in range(classes):
-                        grad[i, k] = z[k, j] * scale
-                    grad[i, t] -= a
+                z[k, j] = logits[low + j, k]
+        for j in range(LANES):
+            z[top, j] = z[0, j]
+            z[total, j] = zero
+        for k in range(1, classes):
+            for j in range(LANES):
+                z[top, j] = z[k, j] if z[k, j] > z[top, j] else z[top, j]
+        for k in range(classes):
+            for j in range(LANES):
+                # a NaN that was not the largest comes in here, and in the sum: it must reach
+                # the loss, for it is what tells a broken training run
+                e = exp_of_negative(z[k, j] - z[top, j])
+                z[k, j] = e
+                z[total, j] += e
+        for j in range(n):
+            i = low + j
+            if i >= (picture + 1) * pixels:
+                picture += 1
+            t = target[i]
+            a = zero if t == void else share[picture, t]
+            if a == zero:
+                loss[i] = zero
+                for k in range(classes):
+                    grad[i, k] = zero
+            else:
+                loss[i] = a * (np.log(z[total, j]) - (logits[i, t] - z[top, j]))
+                scale = a / z[total, j]
+                for k in range(classes):
+                    grad[i, k] = z[k, j] * scale
+                grad[i, t] -= a
+
+
+@serial
+def _cross_entropy_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_cross_entropy_block, count, arguments)
 
 
 @serial

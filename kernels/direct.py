@@ -22,12 +22,12 @@ from functools import lru_cache
 
 import numba as nb
 import numpy as np
-from numba import prange
 
 from minifcn.kernels import workspace
 from minifcn.kernels.algorithm import FEW_PIXELS, MANY_WEIGHTS
-from minifcn.kernels.compiled import parallel, serial
+from minifcn.kernels.compiled import serial
 from minifcn.kernels.gathered import gathered_strip, meetings
+from minifcn.kernels.jobs import share_out
 from minifcn.kernels.pack import in_memory, turn
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import TALL, clear, copy, copy_vector, covered, lanes, tiles
@@ -66,7 +66,7 @@ def along_taps(
     most, across = int(work[:, 3].max()), int((work[:, 5] - work[:, 4]).max())
     across = -(-across // wide) * wide
     weights, turned = in_memory(by_tap)
-    _tap_loop(
+    arguments = (
         x, weights.reshape(-1), turned, bias, y, taps.order[:, 0].copy(), taps.offset, taps.phases,
         taps.in_stride, taps.out_stride, work,
         workspace.empty((threads, (most + 1) * across), x.dtype),
@@ -74,6 +74,7 @@ def along_taps(
         workspace.empty((threads, 2, most + 2 * TALL), np.dtype(np.int64)),
         c, wide, lanes(x.dtype), x.dtype.type(floor),
     )  # fmt: skip
+    _tap_loop(len(work), arguments)
     return y
 
 
@@ -153,63 +154,67 @@ def _pace(rows, length, side, every):  # type: ignore[no-untyped-def]
     return size, wait
 
 
-@parallel
-def _tap_loop(  # type: ignore[no-untyped-def]
-    x, weights, turned, bias, y, order, offset, phases, steps, out_steps, work, totals, blocks,
-    places, c, wide, side, floor,
+@serial
+def _tap_piece(  # type: ignore[no-untyped-def]
+    item, x, weights, turned, bias, y, order, offset, phases, steps, out_steps, work, totals,
+    blocks, places, c, wide, side, floor,
 ):  # fmt: skip
     k = y.shape[3]
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    for item in prange(len(work)):
-        g, f, pixel, count, left, right = work[item]
-        top, first_column, height, width, first, last, _ = phases[f]
-        sums, block = totals[nb.get_thread_id()], blocks[nb.get_thread_id()]
-        at, to = places[nb.get_thread_id(), 0], places[nb.get_thread_id(), 1]
-        used = right - left
-        parts = (used + wide - 1) // wide
-        across = parts * wide
-        for m in range(count):
-            copy(sums, m * across, bias, left, used)
-            clear(sums, m * across + used, across - used)
-        for t in range(first, last):
-            met, _ = meetings(
-                at, to, across, offset[t], steps, (height, width), x.shape[1:],
-                pixel, pixel, pixel + count, count,
-            )  # fmt: skip
-            if met == 0:
-                continue
-            for m in range(met, covered(met)):  # a tile that hangs over adds to a row of its own
-                at[m], to[m] = at[0], count * across
-            talls, shorts = tiles(met)
-            for low in range(0, c, DEPTH):
-                depth = min(DEPTH, c - low)
-                after, beyond = (t, low + DEPTH) if low + DEPTH < c else (min(t + 1, last - 1), 0)
-                if turned:
-                    rows, row, length = used, c, min(DEPTH, c - beyond)
-                    soon = (order[after] * k + left) * c + beyond
-                else:
-                    rows, row, length = min(DEPTH, c - beyond), k, used
-                    soon = (order[after] * c + beyond) * k + left
-                every = depth * parts * (talls + shorts)
-                size, wait = _pace(rows, length, side, every)
-                for j in range(parts):
-                    _bring_weights(
-                        weights, turned, order[t], low, depth, left + j * wide,
-                        min(wide, used - j * wide), block, wide, side, c, k,
-                    )  # fmt: skip
-                    gathered_strip(
-                        flat_x, g * c + low, block, 0, sums, j * wide, at, to, depth, met,
-                        weights, soon, row, size, wait, every * j // parts,
-                    )  # fmt: skip
-        image, i, j = pixel // (height * width), pixel // width % height, pixel % width
-        for m in range(count):
-            row = (image * y.shape[1] + top + i * out_steps[0]) * y.shape[2]
-            here = (row + first_column + j * out_steps[1]) * k + left
-            for e in range(used):
-                value = sums[m * across + e]
-                flat_y[here + e] = floor if value < floor else value
-            j += 1
-            if j == width:
-                i, j = i + 1, 0
-                if i == height:
-                    image, i = image + 1, 0
+    g, f, pixel, count, left, right = work[item]
+    top, first_column, height, width, first, last, _ = phases[f]
+    sums, block = totals[nb.get_thread_id()], blocks[nb.get_thread_id()]
+    at, to = places[nb.get_thread_id(), 0], places[nb.get_thread_id(), 1]
+    used = right - left
+    parts = (used + wide - 1) // wide
+    across = parts * wide
+    for m in range(count):
+        copy(sums, m * across, bias, left, used)
+        clear(sums, m * across + used, across - used)
+    for t in range(first, last):
+        met, _ = meetings(
+            at, to, across, offset[t], steps, (height, width), x.shape[1:],
+            pixel, pixel, pixel + count, count,
+        )  # fmt: skip
+        if met == 0:
+            continue
+        for m in range(met, covered(met)):  # a tile that hangs over adds to a row of its own
+            at[m], to[m] = at[0], count * across
+        talls, shorts = tiles(met)
+        for low in range(0, c, DEPTH):
+            depth = min(DEPTH, c - low)
+            after, beyond = (t, low + DEPTH) if low + DEPTH < c else (min(t + 1, last - 1), 0)
+            if turned:
+                rows, row, length = used, c, min(DEPTH, c - beyond)
+                soon = (order[after] * k + left) * c + beyond
+            else:
+                rows, row, length = min(DEPTH, c - beyond), k, used
+                soon = (order[after] * c + beyond) * k + left
+            every = depth * parts * (talls + shorts)
+            size, wait = _pace(rows, length, side, every)
+            for j in range(parts):
+                _bring_weights(
+                    weights, turned, order[t], low, depth, left + j * wide,
+                    min(wide, used - j * wide), block, wide, side, c, k,
+                )  # fmt: skip
+                gathered_strip(
+                    flat_x, g * c + low, block, 0, sums, j * wide, at, to, depth, met,
+                    weights, soon, row, size, wait, every * j // parts,
+                )  # fmt: skip
+    image, i, j = pixel // (height * width), pixel // width % height, pixel % width
+    for m in range(count):
+        row = (image * y.shape[1] + top + i * out_steps[0]) * y.shape[2]
+        here = (row + first_column + j * out_steps[1]) * k + left
+        for e in range(used):
+            value = sums[m * across + e]
+            flat_y[here + e] = floor if value < floor else value
+        j += 1
+        if j == width:
+            i, j = i + 1, 0
+            if i == height:
+                image, i = image + 1, 0
+
+
+@serial
+def _tap_loop(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_tap_piece, count, arguments)

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numba as nb
 import numpy as np
-from numba import prange
 
 from minifcn.kernels import workspace
-from minifcn.kernels.compiled import parallel, serial
+from minifcn.kernels.compiled import serial
+from minifcn.kernels.jobs import share_out
 from minifcn.kernels.pack import in_memory, turn
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.taps import Pair, Taps
@@ -71,13 +71,14 @@ def along_taps(
     if bias is not None:
         start[:, : k * merged].reshape(groups, merged, k)[...] = bias.reshape(groups, 1, k)
     past = past_caches(y, k) and plan.wide % lanes(x.dtype) == 0
-    _multiply_loop(
+    arguments = (
         strip_code(x.dtype), x, weights.reshape(-1), start.reshape(-1), y, taps.offset, taps.run,
         taps.phases, taps.in_stride, taps.out_stride, plan.work,
         workspace.empty(plan.room, x.dtype), plan.panel, plan.blocks, k, plan.wide,
         half_vectors(x.dtype, plan.wide), taps.out_stride == (1, 1), plan.as_it_is,
         _taps_at_once(c), x.dtype.type(floor), past,
     )  # fmt: skip
+    _multiply_loop(len(plan.work), arguments)
     return y
 
 
@@ -129,7 +130,8 @@ def _packed(
     weights, turned = in_memory(by_tap)
     c, k = by_tap.shape[1], by_tap.shape[2] // groups
     packed = workspace.empty((groups, blocks, len(order), c, wide), by_tap.dtype)
-    _pack_loop(weights.reshape(-1), turned, order, packed, k, lanes(by_tap.dtype))
+    arguments = weights.reshape(-1), turned, order, packed, k, lanes(by_tap.dtype)
+    _pack_loop(groups * blocks * len(order) * -(-c // CHANNELS), arguments)
     return packed
 
 
@@ -164,32 +166,36 @@ def _shares(
     return np.array(pieces, np.int64)
 
 
-@parallel
-def _pack_loop(by_tap, turned, order, packed, k, side):  # type: ignore[no-untyped-def]
+@serial
+def _pack_part(item, by_tap, turned, order, packed, k, side):  # type: ignore[no-untyped-def]
     groups, blocks, reads, c, wide = packed.shape
     merged = order.shape[1]
     flat = packed.reshape(-1)
     parts = (c + CHANNELS - 1) // CHANNELS
-    for item in prange(groups * blocks * reads * parts):
-        place, low = item // parts, item % parts * CHANNELS
-        high = min(c, low + CHANNELS)
-        g, j, t = place // (blocks * reads), place // reads % blocks, place % reads
-        used = min(wide, merged * k - j * wide)
-        if used < wide:
-            clear(flat, (place * c + low) * wide, (high - low) * wide)
-        column = 0
-        while column < used:
-            phase, channel = (j * wide + column) // k, (j * wide + column) % k
-            count = min(k - channel, used - column)
-            tap, to = order[t, phase] * c * groups * k, (place * c + low) * wide + column
-            if turned:  # (taps, groups · K, C) in memory
-                source = tap + (g * k + channel) * c + low
-                turn(by_tap, source, c, count, high - low, flat, to, wide, side)
-            else:
-                source = tap + (low * groups + g) * k + channel
-                for d in range(high - low):
-                    copy(flat, to + d * wide, by_tap, source + d * groups * k, count)
-            column += count
+    place, low = item // parts, item % parts * CHANNELS
+    high = min(c, low + CHANNELS)
+    g, j, t = place // (blocks * reads), place // reads % blocks, place % reads
+    used = min(wide, merged * k - j * wide)
+    if used < wide:
+        clear(flat, (place * c + low) * wide, (high - low) * wide)
+    column = 0
+    while column < used:
+        phase, channel = (j * wide + column) // k, (j * wide + column) % k
+        count = min(k - channel, used - column)
+        tap, to = order[t, phase] * c * groups * k, (place * c + low) * wide + column
+        if turned:  # (taps, groups · K, C) in memory
+            source = tap + (g * k + channel) * c + low
+            turn(by_tap, source, c, count, high - low, flat, to, wide, side)
+        else:
+            source = tap + (low * groups + g) * k + channel
+            for d in range(high - low):
+                copy(flat, to + d * wide, by_tap, source + d * groups * k, count)
+        column += count
+
+
+@serial
+def _pack_loop(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_pack_part, count, arguments)
 
 
 @serial
@@ -236,72 +242,76 @@ def fill_panel(x, c0, c, offset, run, first, last, grid, steps, pixel, count, pa
         done += here
 
 
-@parallel
-def _multiply_loop(  # type: ignore[no-untyped-def]
-    code, x, weights, start, y, offset, run, phases, steps, out_steps, work, room, most,
+@serial
+def _multiply_piece(  # type: ignore[no-untyped-def]
+    item, code, x, weights, start, y, offset, run, phases, steps, out_steps, work, room, most,
     blocks, k, wide, halves, dense, as_it_is, taps_at_once, floor, past,
 ):  # fmt: skip
     out_y, out_x = out_steps
     all_k, c = y.shape[3], x.shape[3] // (y.shape[3] // k)
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     reads = len(offset)
-    for item in prange(len(work)):
-        g, f, pixel, count, low, high = work[item]
-        top, left, height, width, first, last, together = phases[f]
-        mine = room[nb.get_thread_id()]
-        panel, edge = mine[:most], mine[most:]
-        inner = dense and covered(count) == count
-        first_column, total = low * wide, min(high * wide, together * k) - low * wide
-        across = (high - low) * wide  # of a row of edge
-        pieces = max(1, (last - first + taps_at_once - 1) // taps_at_once)
-        for piece in range(pieces):
-            begin = first + (last - first) * piece // pieces
-            end = first + (last - first) * (piece + 1) // pieces
-            depth = (end - begin) * c
-            read = as_it_is and covered(count) == count  # a tile that hangs over would leave x
-            if not read:
-                fill_panel(
-                    x, g * c, c, offset, run, begin, end, (height, width), steps, pixel, count,
-                    panel, depth + wide,
-                )  # fmt: skip
-            source, at, a_row = (flat_x, pixel * c, c) if read else (panel, 0, depth + wide)
-            finishes = piece == pieces - 1
-            least = floor if finishes else x.dtype.type(-np.inf)
-            for j in range(low, high):
-                at_weights = ((g * blocks + j) * reads + begin) * c * wide
-                straight = inner and (j + 1) * wide <= k
-                target, to, row = edge, (j - low) * wide, across
-                if straight:
-                    target, to, row = flat_y, pixel * all_k + g * k + j * wide, all_k
-                before, at_before, before_row = target, to, row
-                if piece == 0:
-                    before, at_before, before_row = start, (g * blocks + j) * wide, 0
-                strip(
-                    code, source, at, a_row, 1, weights, at_weights, wide,
-                    before, at_before, before_row, target, to, row, depth, count, halves, least,
-                    past and straight and finishes, 0,
-                )  # fmt: skip
-        if past:
-            fence()
-        if inner and total == across:
-            continue
-        image, i, j = pixel // (height * width), pixel // width % height, pixel % width
-        for m in range(count):
-            to = ((image * y.shape[1] + top + i * out_y) * y.shape[2] + left + j * out_x) * all_k
-            j += 1
-            if j == width:
-                i, j = i + 1, 0
-                if i == height:
-                    image, i = image + 1, 0
-            if together == 1:
-                done = total // wide * wide if inner else 0  # whole blocks are in y already
-                here = to + g * k + first_column + done
-                copy(flat_y, here, edge, m * across + done, total - done)
-            elif all_k == k:
-                copy(flat_y, to + first_column, edge, m * across, total)
-            else:  # merged phases of several groups: the channels of one phase at a time
-                for phase in range(first_column // k, (first_column + total + k - 1) // k):
-                    a = max(phase * k, first_column)
-                    b = min((phase + 1) * k, first_column + total)
-                    here = to + phase * all_k + g * k + a - phase * k
-                    copy(flat_y, here, edge, m * across + a - first_column, b - a)
+    g, f, pixel, count, low, high = work[item]
+    top, left, height, width, first, last, together = phases[f]
+    mine = room[nb.get_thread_id()]
+    panel, edge = mine[:most], mine[most:]
+    inner = dense and covered(count) == count
+    first_column, total = low * wide, min(high * wide, together * k) - low * wide
+    across = (high - low) * wide  # of a row of edge
+    pieces = max(1, (last - first + taps_at_once - 1) // taps_at_once)
+    for piece in range(pieces):
+        begin = first + (last - first) * piece // pieces
+        end = first + (last - first) * (piece + 1) // pieces
+        depth = (end - begin) * c
+        read = as_it_is and covered(count) == count  # a tile that hangs over would leave x
+        if not read:
+            fill_panel(
+                x, g * c, c, offset, run, begin, end, (height, width), steps, pixel, count,
+                panel, depth + wide,
+            )  # fmt: skip
+        source, at, a_row = (flat_x, pixel * c, c) if read else (panel, 0, depth + wide)
+        finishes = piece == pieces - 1
+        least = floor if finishes else x.dtype.type(-np.inf)
+        for j in range(low, high):
+            at_weights = ((g * blocks + j) * reads + begin) * c * wide
+            straight = inner and (j + 1) * wide <= k
+            target, to, row = edge, (j - low) * wide, across
+            if straight:
+                target, to, row = flat_y, pixel * all_k + g * k + j * wide, all_k
+            before, at_before, before_row = target, to, row
+            if piece == 0:
+                before, at_before, before_row = start, (g * blocks + j) * wide, 0
+            strip(
+                code, source, at, a_row, 1, weights, at_weights, wide,
+                before, at_before, before_row, target, to, row, depth, count, halves, least,
+                past and straight and finishes, 0,
+            )  # fmt: skip
+    if past:
+        fence()
+    if inner and total == across:
+        return
+    image, i, j = pixel // (height * width), pixel // width % height, pixel % width
+    for m in range(count):
+        to = ((image * y.shape[1] + top + i * out_y) * y.shape[2] + left + j * out_x) * all_k
+        j += 1
+        if j == width:
+            i, j = i + 1, 0
+            if i == height:
+                image, i = image + 1, 0
+        if together == 1:
+            done = total // wide * wide if inner else 0  # whole blocks are in y already
+            here = to + g * k + first_column + done
+            copy(flat_y, here, edge, m * across + done, total - done)
+        elif all_k == k:
+            copy(flat_y, to + first_column, edge, m * across, total)
+        else:  # merged phases of several groups: the channels of one phase at a time
+            for phase in range(first_column // k, (first_column + total + k - 1) // k):
+                a = max(phase * k, first_column)
+                b = min((phase + 1) * k, first_column + total)
+                here = to + phase * all_k + g * k + a - phase * k
+                copy(flat_y, here, edge, m * across + a - first_column, b - a)
+
+
+@serial
+def _multiply_loop(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_multiply_piece, count, arguments)

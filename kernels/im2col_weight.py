@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 
 import numba as nb
 import numpy as np
-from numba import prange
 
 from minifcn.kernels import workspace
-from minifcn.kernels.compiled import parallel
+from minifcn.kernels.compiled import serial
 from minifcn.kernels.gathered import meetings, summing_strip
 from minifcn.kernels.im2col import fill_panel
+from minifcn.kernels.jobs import share_out
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import (
     SHORT,
@@ -67,13 +67,14 @@ def weight_along_taps(
     plan = _plan(taps, pixels, groups, c, k, x.dtype, threads, bias)
     sums = workspace.empty(plan.sums, x.dtype)
     height, across = plan.sums[-2:]
-    _weight_loop(
+    arguments = (
         x, dy, sums.reshape(-1), taps.offset, taps.run, taps.in_stride, plan.work,
         workspace.empty(plan.room, x.dtype), plan.panel,
         workspace.empty((threads, 2, PIXELS), np.dtype(np.int64)),
         k, plan.wide, across, height, half_vectors(x.dtype, plan.wide), plan.lies, plan.alone,
         plan.ones,
     )  # fmt: skip
+    _weight_loop(len(plan.work), arguments)
     if (height, across) == (features, k) and groups == len(sums) == 1:
         return sums.reshape(len(taps.order), c, k), None
     total = sums[0, :, : features + plan.ones, :k]
@@ -166,59 +167,63 @@ def _shares(
     return np.array(pieces, np.int64), widest, alone
 
 
-@parallel
-def _weight_loop(  # type: ignore[no-untyped-def]
-    x, dy, sums, offset, run, steps, work, room, most, places, k, wide, across, height,
+@serial
+def _weight_piece(  # type: ignore[no-untyped-def]
+    item, x, dy, sums, offset, run, steps, work, room, most, places, k, wide, across, height,
     halves, lies, alone, ones,
 ):  # fmt: skip
     _, p, q, all_k = dy.shape
     groups = all_k // k
     c = x.shape[3] // groups
     flat_x, flat_dy = x.reshape(-1), dy.reshape(-1)
-    for item in prange(len(work)):
-        g, part, low, high, begin, end = work[item]
-        mine = room[nb.get_thread_id()]
-        panel, gradient = mine[:most], mine[most:]
-        at, of = places[nb.get_thread_id(), 0], places[nb.get_thread_id(), 1]
-        first, last = low // c, min((high + c - 1) // c, len(offset))  # taps of rows low … high − 1
-        depth = (last - first) * c
-        base = ((part * groups + g) * height + low) * across
-        clear(sums, base, covered(high - low) * across)
-        column_of_ones = ones and last == len(offset)
-        in_place = alone and not column_of_ones and covered(high - low) == high - low
-        pixel = begin
-        while pixel < end:
-            if in_place:
-                source, start = flat_x, g * c + low - first * c
-                count, after = meetings(
-                    at, of, 1, offset[first], steps, (p, q), x.shape[1:], 0, pixel, end, PIXELS
-                )
-            else:
-                source, start = panel, low - first * c
-                count = min(PIXELS, end - pixel)
-                after = pixel + count
-                fill_panel(
-                    x, g * c, c, offset, run, first, last, (p, q), steps, pixel, count,
-                    panel, depth + wide,
-                )  # fmt: skip
-                for m in range(count):
-                    at[m], of[m] = m * (depth + wide), pixel + m
-                    if column_of_ones:
-                        panel[m * (depth + wide) + depth] = 1
-            straight = lies and after - pixel == count  # no pixel was left out
-            copied = 0 if straight else across // wide
-            for j in range(copied):  # a block of columns together, zeros beyond the last
-                used = min(wide, k - j * wide)
-                for m in range(count):
-                    to = (j * PIXELS + m) * wide
-                    copy(gradient, to, flat_dy, of[m] * all_k + g * k + j * wide, used)
-                    clear(gradient, to + used, wide - used)
-            for j in range(across // wide):
-                columns_of, at_columns, step = gradient, j * PIXELS * wide, wide
-                if straight:
-                    columns_of, at_columns, step = flat_dy, pixel * all_k + j * wide, all_k
-                summing_strip(
-                    source, start, at, columns_of, at_columns, step, sums, base + j * wide, across,
-                    count, high - low, halves,
-                )  # fmt: skip
-            pixel = after
+    g, part, low, high, begin, end = work[item]
+    mine = room[nb.get_thread_id()]
+    panel, gradient = mine[:most], mine[most:]
+    at, of = places[nb.get_thread_id(), 0], places[nb.get_thread_id(), 1]
+    first, last = low // c, min((high + c - 1) // c, len(offset))  # taps of rows low … high − 1
+    depth = (last - first) * c
+    base = ((part * groups + g) * height + low) * across
+    clear(sums, base, covered(high - low) * across)
+    column_of_ones = ones and last == len(offset)
+    in_place = alone and not column_of_ones and covered(high - low) == high - low
+    pixel = begin
+    while pixel < end:
+        if in_place:
+            source, start = flat_x, g * c + low - first * c
+            count, after = meetings(
+                at, of, 1, offset[first], steps, (p, q), x.shape[1:], 0, pixel, end, PIXELS
+            )
+        else:
+            source, start = panel, low - first * c
+            count = min(PIXELS, end - pixel)
+            after = pixel + count
+            fill_panel(
+                x, g * c, c, offset, run, first, last, (p, q), steps, pixel, count,
+                panel, depth + wide,
+            )  # fmt: skip
+            for m in range(count):
+                at[m], of[m] = m * (depth + wide), pixel + m
+                if column_of_ones:
+                    panel[m * (depth + wide) + depth] = 1
+        straight = lies and after - pixel == count  # no pixel was left out
+        copied = 0 if straight else across // wide
+        for j in range(copied):  # a block of columns together, zeros beyond the last
+            used = min(wide, k - j * wide)
+            for m in range(count):
+                to = (j * PIXELS + m) * wide
+                copy(gradient, to, flat_dy, of[m] * all_k + g * k + j * wide, used)
+                clear(gradient, to + used, wide - used)
+        for j in range(across // wide):
+            columns_of, at_columns, step = gradient, j * PIXELS * wide, wide
+            if straight:
+                columns_of, at_columns, step = flat_dy, pixel * all_k + j * wide, all_k
+            summing_strip(
+                source, start, at, columns_of, at_columns, step, sums, base + j * wide, across,
+                count, high - low, halves,
+            )  # fmt: skip
+        pixel = after
+
+
+@serial
+def _weight_loop(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_weight_piece, count, arguments)

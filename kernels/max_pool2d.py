@@ -18,11 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numba import prange
 
 from minifcn import device
 from minifcn.kernels import workspace
-from minifcn.kernels.compiled import parallel
+from minifcn.kernels.compiled import serial
+from minifcn.kernels.jobs import share_out
 from minifcn.kernels.taps import Pair
 from minifcn.launch import launch
 
@@ -42,9 +42,10 @@ def max_pool2d(
     if not y.size:
         pass
     elif _tiles(x.shape[1:3], kernel, stride, padding, dilation, out):
-        _max_pool_tiles_numba(x, y, index)
+        _max_pool_tiles_numba(len(y) * out[0], (x, y, index))
     else:
-        _max_pool2d_numba(x, y, index, kernel, stride, padding, dilation)
+        arguments = x, y, index, kernel, stride, padding, dilation
+        _max_pool2d_numba(len(y) * out[0], arguments)
     return y, index
 
 
@@ -66,9 +67,10 @@ def max_unpool2d(
     if not dx.size:
         pass
     elif _tiles(size, kernel, stride, padding, dilation, dy.shape[1:3]):
-        _max_unpool_tiles_numba(dy, index, dx)
+        _max_unpool_tiles_numba(len(dy) * dy.shape[1], (dy, index, dx))
     else:
-        _max_unpool2d_numba(dy, index, dx, kernel, stride, padding, dilation)
+        arguments = dy, index, dx, kernel, stride, padding, dilation
+        _max_unpool2d_numba(len(dx) * dx.shape[1], arguments)
     return dx
 
 
@@ -260,102 +262,118 @@ def _grid(y: np.ndarray) -> tuple[int]:
 # -- Numba -----------------------------------------------------------------------------------------
 
 
-@parallel
-def _max_pool2d_numba(x, y, index, kernel, stride, padding, dilation):  # type: ignore[no-untyped-def]
+@serial
+def _max_pool2d_line(line, x, y, index, kernel, stride, padding, dilation):  # type: ignore[no-untyped-def]
     _, h, w, c = x.shape
     n, p, q, _ = y.shape
-    for line in prange(n * p):
-        image = line // p
-        row = line - image * p
-        for j in range(q):
-            best, where = y[image, row, j], index[image, row, j]
-            first = True
-            for r in range(kernel[0]):
-                a = row * stride[0] + r * dilation[0] - padding[0]
-                if a < 0 or a >= h:
+    image = line // p
+    row = line - image * p
+    for j in range(q):
+        best, where = y[image, row, j], index[image, row, j]
+        first = True
+        for r in range(kernel[0]):
+            a = row * stride[0] + r * dilation[0] - padding[0]
+            if a < 0 or a >= h:
+                continue
+            for s in range(kernel[1]):
+                b = j * stride[1] + s * dilation[1] - padding[1]
+                if b < 0 or b >= w:
                     continue
-                for s in range(kernel[1]):
-                    b = j * stride[1] + s * dilation[1] - padding[1]
-                    if b < 0 or b >= w:
-                        continue
-                    value = x[image, a, b]
-                    at = index.dtype.type(r * kernel[1] + s)
-                    if first:
-                        for e in range(c):
-                            best[e] = value[e]
-                            where[e] = at
-                        first = False
-                    else:
-                        for e in range(c):
-                            # not (value ≤ best): larger or NaN; and a NaN already there stays
-                            wins = not (value[e] <= best[e]) and best[e] == best[e]
-                            best[e] = value[e] if wins else best[e]
-                            where[e] = at if wins else where[e]
-            if first:
-                best[:] = -np.inf
-                where[:] = NOWHERE
+                value = x[image, a, b]
+                at = index.dtype.type(r * kernel[1] + s)
+                if first:
+                    for e in range(c):
+                        best[e] = value[e]
+                        where[e] = at
+                    first = False
+                else:
+                    for e in range(c):
+                        # not (value ≤ best): larger or NaN; and a NaN already there stays
+                        wins = not (value[e] <= best[e]) and best[e] == best[e]
+                        best[e] = value[e] if wins else best[e]
+                        where[e] = at if wins else where[e]
+        if first:
+            best[:] = -np.inf
+            where[:] = NOWHERE
 
 
-@parallel
-def _max_unpool2d_numba(dy, index, dx, kernel, stride, padding, dilation):  # type: ignore[no-untyped-def]
+@serial
+def _max_pool2d_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_max_pool2d_line, count, arguments)
+
+
+@serial
+def _max_unpool2d_line(line, dy, index, dx, kernel, stride, padding, dilation):  # type: ignore[no-untyped-def]
     n, h, w, c = dx.shape
     _, p, q, _ = dy.shape
     zero = dy.dtype.type(0)
-    for line in prange(n * h):
-        image = line // h
-        a = line - image * h
-        for b in range(w):
-            total = dx[image, a, b]
-            total[:] = 0
-            for r in range(kernel[0]):
-                up = a + padding[0] - r * dilation[0]
-                i = up // stride[0]
-                if up < 0 or i >= p or i * stride[0] != up:
+    image = line // h
+    a = line - image * h
+    for b in range(w):
+        total = dx[image, a, b]
+        total[:] = 0
+        for r in range(kernel[0]):
+            up = a + padding[0] - r * dilation[0]
+            i = up // stride[0]
+            if up < 0 or i >= p or i * stride[0] != up:
+                continue
+            for s in range(kernel[1]):
+                left = b + padding[1] - s * dilation[1]
+                j = left // stride[1]
+                if left < 0 or j >= q or j * stride[1] != left:
                     continue
-                for s in range(kernel[1]):
-                    left = b + padding[1] - s * dilation[1]
-                    j = left // stride[1]
-                    if left < 0 or j >= q or j * stride[1] != left:
-                        continue
-                    grad, where = dy[image, i, j], index[image, i, j]
-                    tap = r * kernel[1] + s
-                    for e in range(c):
-                        total[e] += grad[e] if where[e] == tap else zero
+                grad, where = dy[image, i, j], index[image, i, j]
+                tap = r * kernel[1] + s
+                for e in range(c):
+                    total[e] += grad[e] if where[e] == tap else zero
 
 
-@parallel
-def _max_pool_tiles_numba(x, y, index):  # type: ignore[no-untyped-def]
+@serial
+def _max_unpool2d_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_max_unpool2d_line, count, arguments)
+
+
+@serial
+def _max_pool_tiles_line(line, x, y, index):  # type: ignore[no-untyped-def]
     n, p, q, c = y.shape
-    for line in prange(n * p):
-        image = line // p
-        i = line - image * p
-        for j in range(q):
-            for e in range(c):
-                value, tap = x[image, 2 * i, 2 * j, e], np.uint8(0)
-                # not (next ≤ value): larger or NaN; and a NaN already there stays
-                x01 = x[image, 2 * i, 2 * j + 1, e]
-                if value == value and not x01 <= value:
-                    value, tap = x01, np.uint8(1)
-                x10 = x[image, 2 * i + 1, 2 * j, e]
-                if value == value and not x10 <= value:
-                    value, tap = x10, np.uint8(2)
-                x11 = x[image, 2 * i + 1, 2 * j + 1, e]
-                if value == value and not x11 <= value:
-                    value, tap = x11, np.uint8(3)
-                y[image, i, j, e] = value
-                index[image, i, j, e] = tap
+    image = line // p
+    i = line - image * p
+    for j in range(q):
+        for e in range(c):
+            value, tap = x[image, 2 * i, 2 * j, e], np.uint8(0)
+            # not (next ≤ value): larger or NaN; and a NaN already there stays
+            x01 = x[image, 2 * i, 2 * j + 1, e]
+            if value == value and not x01 <= value:
+                value, tap = x01, np.uint8(1)
+            x10 = x[image, 2 * i + 1, 2 * j, e]
+            if value == value and not x10 <= value:
+                value, tap = x10, np.uint8(2)
+            x11 = x[image, 2 * i + 1, 2 * j + 1, e]
+            if value == value and not x11 <= value:
+                value, tap = x11, np.uint8(3)
+            y[image, i, j, e] = value
+            index[image, i, j, e] = tap
 
 
-@parallel
-def _max_unpool_tiles_numba(dy, index, dx):  # type: ignore[no-untyped-def]
+@serial
+def _max_pool_tiles_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_max_pool_tiles_line, count, arguments)
+
+
+@serial
+def _max_unpool_tiles_line(line, dy, index, dx):  # type: ignore[no-untyped-def]
     n, p, q, c = dy.shape
     zero = dy.dtype.type(0)
-    for line in prange(n * p):
-        image = line // p
-        i = line - image * p
-        for j in range(q):
-            for tap in range(4):
-                row, column = 2 * i + tap // 2, 2 * j + tap % 2
-                for e in range(c):
-                    won = index[image, i, j, e] == tap
-                    dx[image, row, column, e] = dy[image, i, j, e] if won else zero
+    image = line // p
+    i = line - image * p
+    for j in range(q):
+        for tap in range(4):
+            row, column = 2 * i + tap // 2, 2 * j + tap % 2
+            for e in range(c):
+                won = index[image, i, j, e] == tap
+                dx[image, row, column, e] = dy[image, i, j, e] if won else zero
+
+
+@serial
+def _max_unpool_tiles_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_max_unpool_tiles_line, count, arguments)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import prange, types
+from numba import types
 from numba.extending import intrinsic
 
 from minifcn.kernels import workspace
-from minifcn.kernels.compiled import parallel, serial
+from minifcn.kernels.compiled import serial
+from minifcn.kernels.jobs import share_out
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter, lanes, pointer
 
 BAND = 64  # rows and columns that are turned together, in the first cache: some lines of each
@@ -33,8 +34,9 @@ def contiguous(by_tap: np.ndarray) -> np.ndarray:
     weights, turned = in_memory(by_tap)
     if not turned:
         return weights
+    taps, a, _ = weights.shape
     target = workspace.empty(by_tap.shape, by_tap.dtype)
-    _turn_loop(weights, target, lanes(by_tap.dtype))
+    _turn_loop(taps * -(-a // BAND), (weights, target, lanes(by_tap.dtype)))
     return target
 
 
@@ -83,14 +85,18 @@ def turn(source, at, row, height, width, target, to, to_row, side):  # type: ign
                         target[there + b * to_row + a] = source[here + a * row + b]
 
 
-@parallel
-def _turn_loop(source, target, side):  # type: ignore[no-untyped-def]
+@serial
+def _turn_band(item, source, target, side):  # type: ignore[no-untyped-def]
     taps, a, b = source.shape
     down = (a + BAND - 1) // BAND
     flat, result = source.reshape(-1), target.reshape(-1)
-    for item in prange(taps * down):
-        t, top = item // down, item % down * BAND
-        height = min(BAND, a - top)
-        for left in range(0, b, BAND):
-            at, to = (t * a + top) * b + left, (t * b + left) * a + top
-            turn(flat, at, b, height, min(BAND, b - left), result, to, a, side)
+    t, top = item // down, item % down * BAND
+    height = min(BAND, a - top)
+    for left in range(0, b, BAND):
+        at, to = (t * a + top) * b + left, (t * b + left) * a + top
+        turn(flat, at, b, height, min(BAND, b - left), result, to, a, side)
+
+
+@serial
+def _turn_loop(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_turn_band, count, arguments)

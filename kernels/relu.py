@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import prange, types
+from numba import types
 from numba.extending import intrinsic
 
 from minifcn import device
 from minifcn.kernels import workspace
-from minifcn.kernels.compiled import parallel
+from minifcn.kernels.compiled import serial
 from minifcn.kernels.elementwise import _flat, _like
+from minifcn.kernels.jobs import share_out
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.vector import INT64, LLVM_FLOAT, stream
 from minifcn.launch import launch
@@ -43,7 +44,8 @@ def relu(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     y, gate = workspace.empty(source.shape, x.dtype), _bits(x)
     whole = _whole(x)
     if whole:
-        _relu_numba(source[:whole], y, gate, BLOCK, past_caches(y, 16))
+        past = past_caches(y, 16)
+        _relu_numba(-(-whole // BLOCK), (source[:whole], y, gate, BLOCK, past))
     if whole < x.size:
         y[whole:], gate[whole // 8 :] = _definition(source[whole:])
     return _like(y, x), gate
@@ -57,7 +59,7 @@ def positive(y: np.ndarray) -> np.ndarray:
         return _positive_cuda(y)
     source, gate, whole = _flat(y), _bits(y), _whole(y)
     if whole:
-        _positive_numba(source[:whole], gate, BLOCK)
+        _positive_numba(-(-whole // BLOCK), (source[:whole], gate, BLOCK))
     if whole < y.size:
         gate[whole // 8 :] = _packed(source[whole:])
     return gate
@@ -72,7 +74,8 @@ def relu_backward(grad: np.ndarray, gate: np.ndarray) -> np.ndarray:
         return _like(_passed(source, gate), grad)
     dx, whole = workspace.empty(source.shape, grad.dtype), _whole(grad)
     if whole:
-        _relu_backward_numba(source[:whole], gate, dx, BLOCK, past_caches(dx, 16))
+        past = past_caches(dx, 16)
+        _relu_backward_numba(-(-whole // BLOCK), (source[:whole], gate, dx, BLOCK, past))
     if whole < grad.size:
         dx[whole:] = _passed(source[whole:], gate[whole // 8 :])
     return _like(dx, grad)
@@ -224,26 +227,38 @@ def _relu_backward_sixteen(typing, grad, gate, dx, past, i):  # type: ignore[no-
     return types.void(grad, gate, dx, types.boolean, types.int64), code
 
 
-@parallel
-def _relu_numba(x, y, gate, block, past):  # type: ignore[no-untyped-def]
-    for b in prange((x.size + block - 1) // block):
-        for i in range(b * block, min((b + 1) * block, x.size), 16):
-            _relu_sixteen(x, y, gate, past, i)
-        if past:
-            fence()
+@serial
+def _relu_block(b, x, y, gate, block, past):  # type: ignore[no-untyped-def]
+    for i in range(b * block, min((b + 1) * block, x.size), 16):
+        _relu_sixteen(x, y, gate, past, i)
+    if past:
+        fence()
 
 
-@parallel
-def _positive_numba(y, gate, block):  # type: ignore[no-untyped-def]
-    for b in prange((y.size + block - 1) // block):
-        for i in range(b * block, min((b + 1) * block, y.size), 16):
-            _positive_sixteen(y, gate, i)
+@serial
+def _relu_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_relu_block, count, arguments)
 
 
-@parallel
-def _relu_backward_numba(grad, gate, dx, block, past):  # type: ignore[no-untyped-def]
-    for b in prange((grad.size + block - 1) // block):
-        for i in range(b * block, min((b + 1) * block, grad.size), 16):
-            _relu_backward_sixteen(grad, gate, dx, past, i)
-        if past:
-            fence()
+@serial
+def _positive_block(b, y, gate, block):  # type: ignore[no-untyped-def]
+    for i in range(b * block, min((b + 1) * block, y.size), 16):
+        _positive_sixteen(y, gate, i)
+
+
+@serial
+def _positive_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_positive_block, count, arguments)
+
+
+@serial
+def _relu_backward_block(b, grad, gate, dx, block, past):  # type: ignore[no-untyped-def]
+    for i in range(b * block, min((b + 1) * block, grad.size), 16):
+        _relu_backward_sixteen(grad, gate, dx, past, i)
+    if past:
+        fence()
+
+
+@serial
+def _relu_backward_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_relu_backward_block, count, arguments)

@@ -14,11 +14,11 @@ from functools import cached_property, lru_cache
 from types import ModuleType
 
 import numpy as np
-from numba import prange
 
 from minifcn import device
 from minifcn.kernels import workspace
-from minifcn.kernels.compiled import parallel
+from minifcn.kernels.compiled import serial
+from minifcn.kernels.jobs import share_out
 from minifcn.launch import launch
 
 
@@ -85,7 +85,8 @@ def resample(x: np.ndarray, matrix: Matrix, axis: int) -> np.ndarray:
     y = workspace.empty((lead, rows, inner), x.dtype)
     if y.size:
         weight = matrix.weight.astype(x.dtype)
-        _resample_numba(flat, matrix.first, matrix.column, weight, y)
+        arguments = flat, matrix.first, matrix.column, weight, y
+        _resample_numba(len(y) * y.shape[1], arguments)
     return y.reshape(shape)
 
 
@@ -162,15 +163,19 @@ def _tables(
 # -- Numba -----------------------------------------------------------------------------------------
 
 
-@parallel
-def _resample_numba(x, first, column, weight, y):  # type: ignore[no-untyped-def]
+@serial
+def _resample_line(line, x, first, column, weight, y):  # type: ignore[no-untyped-def]
     b, rows, inner = y.shape
-    for line in prange(b * rows):
-        i = line // rows
-        o = line - i * rows
-        target = y[i, o]
-        target[:] = 0
-        for j in range(first[o], first[o + 1]):
-            source, w = x[i, column[j]], weight[j]
-            for e in range(inner):
-                target[e] += w * source[e]
+    i = line // rows
+    o = line - i * rows
+    target = y[i, o]
+    target[:] = 0
+    for j in range(first[o], first[o + 1]):
+        source, w = x[i, column[j]], weight[j]
+        for e in range(inner):
+            target[e] += w * source[e]
+
+
+@serial
+def _resample_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_resample_line, count, arguments)

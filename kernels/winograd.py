@@ -43,11 +43,11 @@ from typing import NamedTuple
 
 import numba as nb
 import numpy as np
-from numba import prange
 
 from minifcn.kernels import workspace
 from minifcn.kernels.algorithm import FEW_TILES
-from minifcn.kernels.compiled import parallel, serial
+from minifcn.kernels.compiled import serial
+from minifcn.kernels.jobs import share_out
 from minifcn.kernels.pack import contiguous
 from minifcn.kernels.sandwich import Side, finished_sandwich_of, sandwich_of, twice
 from minifcn.kernels.stream import fence, past_caches
@@ -152,9 +152,8 @@ def conv(
         deep, together = min(deep, DEPTH), -(-blocks // shares)
     else:
         weights = workspace.empty((groups * blocks, frequencies, c + 1, wide), x.dtype)
-        _weights_loop(
-            filters, weights.reshape(-1), c, wide, vectors, tile.n, four, strided, flipped
-        )
+        form = wide, vectors, tile.n, four, strided, flipped
+        _weights_loop(groups * blocks * -(-c // PART), (filters, weights.reshape(-1), c, *form))
         size = frequencies * x.itemsize * (deep + wide)
         chunk = max(PATCHES_BYTES // size, min(96, 12 * c // 32), TALL)
         chunk, shares = _even(tiles, chunk, threads), 1
@@ -164,12 +163,13 @@ def conv(
     patches = workspace.empty((threads, frequencies, room * deep + line), x.dtype)
     products = workspace.empty((threads, frequencies, together * (room * wide + line)), x.dtype)
     edges = workspace.empty((threads, frequencies * max(deep, wide)), x.dtype)
-    _conv_loop(
+    arguments = (
         strip_code(x.dtype), x, filters, weights.reshape(-1), start.reshape(-1), y, patches,
         products, edges, padding, cut, dilation, kernel, chunk, shares, together, few, c, k, wide,
         half_vectors(x.dtype, wide), tuple(tile), four, strided, flipped,
         x.dtype.type(floor), past_caches(y, k),
     )  # fmt: skip
+    _conv_loop(groups * -(-tiles // chunk) * shares, arguments)
     return y
 
 
@@ -230,10 +230,8 @@ def _filter_of(  # type: ignore[no-untyped-def]
     _filter(four, strided, source, at, row, across, weights, to, n * step, step, vectors)
 
 
-@parallel
-def _weights_loop(  # type: ignore[no-untyped-def]
-    by_tap, weights, channels, wide, vectors, n, four, strided, flipped
-):
+@serial
+def _weights_part(item, by_tap, weights, channels, wide, vectors, n, four, strided, flipped):  # type: ignore[no-untyped-def]
     """G g Gᵀ of every filter: (9, C, blocks · wide) → (blocks, n², C + 1, wide).
 
     Block by block, so that each frequency's weights are written one after the other: the processor
@@ -242,13 +240,17 @@ def _weights_loop(  # type: ignore[no-untyped-def]
     k = by_tap.size // (9 * channels)
     step, parts = (channels + 1) * wide, (channels + PART - 1) // PART
     upper_left, tap = (8 * channels * k, -channels * k) if flipped else (0, channels * k)
-    for item in prange(k // wide * parts):
-        j, first = item // parts, item % parts * PART
-        for c in range(first, min(first + PART, channels)):
-            _filter(
-                four, strided, by_tap, upper_left + c * k + j * wide, 3 * tap, tap, weights,
-                j * n * n * step + c * wide, n * step, step, vectors,
-            )  # fmt: skip
+    j, first = item // parts, item % parts * PART
+    for c in range(first, min(first + PART, channels)):
+        _filter(
+            four, strided, by_tap, upper_left + c * k + j * wide, 3 * tap, tap, weights,
+            j * n * n * step + c * wide, n * step, step, vectors,
+        )  # fmt: skip
+
+
+@serial
+def _weights_loop(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_weights_part, count, arguments)
 
 
 @serial
@@ -296,10 +298,11 @@ def transformed(  # type: ignore[no-untyped-def]
     _picture(four, strided, source, at, row, column, target, to, n * apart, apart, vectors)
 
 
-@parallel
-def _conv_loop(  # type: ignore[no-untyped-def]
-    code, x, by_tap, weights, start, y, patches, products, edges, padding, cut, dilation, kernel,
-    chunk, shares, together, few, c, k, wide, halves, tile, four, strided, flipped, floor, past,
+@serial
+def _conv_share(  # type: ignore[no-untyped-def]
+    item, code, x, by_tap, weights, start, y, patches, products, edges, padding, cut, dilation,
+    kernel, chunk, shares, together, few, c, k, wide, halves, tile, four, strided, flipped, floor,
+    past,
 ):  # fmt: skip
     images, p, q, all_k = y.shape
     groups, blocks = all_k // k, (k + wide - 1) // wide
@@ -313,86 +316,90 @@ def _conv_loop(  # type: ignore[no-untyped-def]
     most = DEPTH if few else c
     flat_y, least = y.reshape(-1), x.dtype.type(-np.inf)
     parts, depths = ((kernel[0] + 2) // 3, (kernel[1] + 2) // 3), (c + most - 1) // most
-    for item in prange(groups * chunks * shares):
-        share, group = item % shares, item // shares // chunks
-        first = item // shares % chunks * chunk
-        count = min(chunk, tiles - first)
-        patch, product = patches[nb.get_thread_id()], products[nb.get_thread_id()]
-        edge = edges[nb.get_thread_id()]
-        zeros = np.zeros(wide, x.dtype)
-        apart, between = patch.shape[1], product.shape[1]
-        flat_patch, flat_product = patch.reshape(-1), product.reshape(-1)
-        low_block, high_block = blocks * share // shares, blocks * (share + 1) // shares
-        room = between // together  # for the products of a block
-        for piece in range(parts[0] * parts[1] * depths):
-            part_row, part_column = piece // depths // parts[1], piece // depths % parts[1]
-            low = piece % depths * most
-            depth = min(most, c - low)
-            deep = (depth + lanes - 1) // lanes * lanes
-            for t in range(count):
-                image, row, column = place(first + t, *reached, dilation, m)
-                top = row * step // m - padding[0] + 3 * part_row * dilation[0]
-                left = column * step // m - padding[1] + 3 * part_column * dilation[1]
-                transformed(
-                    x, image, top, left, dilation, group * c + low, depth, deep, deep // lanes,
-                    edge, flat_patch, t * deep, apart, tile, four, strided,
+    share, group = item % shares, item // shares // chunks
+    first = item // shares % chunks * chunk
+    count = min(chunk, tiles - first)
+    patch, product = patches[nb.get_thread_id()], products[nb.get_thread_id()]
+    edge = edges[nb.get_thread_id()]
+    zeros = np.zeros(wide, x.dtype)
+    apart, between = patch.shape[1], product.shape[1]
+    flat_patch, flat_product = patch.reshape(-1), product.reshape(-1)
+    low_block, high_block = blocks * share // shares, blocks * (share + 1) // shares
+    room = between // together  # for the products of a block
+    for piece in range(parts[0] * parts[1] * depths):
+        part_row, part_column = piece // depths // parts[1], piece // depths % parts[1]
+        low = piece % depths * most
+        depth = min(most, c - low)
+        deep = (depth + lanes - 1) // lanes * lanes
+        for t in range(count):
+            image, row, column = place(first + t, *reached, dilation, m)
+            top = row * step // m - padding[0] + 3 * part_row * dilation[0]
+            left = column * step // m - padding[1] + 3 * part_column * dilation[1]
+            transformed(
+                x, image, top, left, dilation, group * c + low, depth, deep, deep // lanes,
+                edge, flat_patch, t * deep, apart, tile, four, strided,
+            )  # fmt: skip
+        for j in range(low_block, high_block if few else low_block):
+            block, here = group * blocks + j, (j - low_block) * room
+            own = weights.size // len(patches) // (n * n)
+            at = nb.get_thread_id() * n * n * own
+            for e in range(depth):
+                _filter_of(
+                    by_tap, c, groups * blocks * wide, low + e, block * wide, kernel,
+                    part_row, part_column, edge, weights, at + e * wide, n, own,
+                    wide // lanes, wide, four, strided, flipped,
                 )  # fmt: skip
-            for j in range(low_block, high_block if few else low_block):
-                block, here = group * blocks + j, (j - low_block) * room
-                own = weights.size // len(patches) // (n * n)
-                at = nb.get_thread_id() * n * n * own
-                for e in range(depth):
-                    _filter_of(
-                        by_tap, c, groups * blocks * wide, low + e, block * wide, kernel,
-                        part_row, part_column, edge, weights, at + e * wide, n, own,
-                        wide // lanes, wide, four, strided, flipped,
-                    )  # fmt: skip
-                for f in range(n * n):
-                    before, at_before, before_row = zeros, 0, 0
-                    if piece > 0:
-                        before, at_before, before_row = flat_product, f * between + here, wide
+            for f in range(n * n):
+                before, at_before, before_row = zeros, 0, 0
+                if piece > 0:
+                    before, at_before, before_row = flat_product, f * between + here, wide
+                strip(
+                    code, flat_patch, f * apart, deep, 1, weights, at + f * own, wide,
+                    before, at_before, before_row, flat_product, f * between + here, wide,
+                    depth, count, halves, least, False, 0,
+                )  # fmt: skip
+    for j in range(low_block, high_block):
+        block = group * blocks + j
+        if not few and j % together == 0:
+            beside = min(together, blocks - j)
+            own = (c + 1) * wide
+            for f in range(n * n):
+                for e in range(beside):
+                    after = n * n if e < beside - 1 else 1 - e * n * n  # the block met next
                     strip(
-                        code, flat_patch, f * apart, deep, 1, weights, at + f * own, wide,
-                        before, at_before, before_row, flat_product, f * between + here, wide,
-                        depth, count, halves, least, False, 0,
+                        code, flat_patch, f * apart, deep, 1,
+                        weights, ((block + e) * n * n + f) * own, wide, zeros, 0, 0,
+                        flat_product, f * between + e * room, wide, c, count, halves, least,
+                        False, after * own,
                     )  # fmt: skip
-        for j in range(low_block, high_block):
-            block = group * blocks + j
-            if not few and j % together == 0:
-                beside = min(together, blocks - j)
-                own = (c + 1) * wide
-                for f in range(n * n):
-                    for e in range(beside):
-                        after = n * n if e < beside - 1 else 1 - e * n * n  # the block met next
-                        strip(
-                            code, flat_patch, f * apart, deep, 1,
-                            weights, ((block + e) * n * n + f) * own, wide, zeros, 0, 0,
-                            flat_product, f * between + e * room, wide, c, count, halves, least,
-                            False, after * own,
-                        )  # fmt: skip
-            used, here = min(wide, k - j * wide), (j - low_block) % together * room
-            for t in range(count):
-                image, row, column = place(first + t, *reached, dilation, m)
-                row, column = row - cut[0], column - cut[1]
-                last_row, last_column = row + (m - 1) * dilation[0], column + (m - 1) * dilation[1]
-                inside = row >= 0 and column >= 0 and last_row < p and last_column < q
-                inside = inside and used == wide
-                target, to, to_row, to_column = edge, 0, m * wide, wide
-                if inside:
-                    target, to = flat_y, ((image * p + row) * q + column) * all_k
-                    to += group * k + j * wide
-                    to_row, to_column = dilation[0] * q * all_k, dilation[1] * all_k
-                _result(
-                    four, strided, flat_product, here + t * wide, n * between,
-                    between, target, to, to_row, to_column, wide // lanes, start, block * wide,
-                    floor, past and inside,
-                )  # fmt: skip
-                if not inside:
-                    for r in range(m):
-                        for s in range(m):
-                            i, e = row + r * dilation[0], column + s * dilation[1]
-                            if 0 <= i < p and 0 <= e < q:
-                                to = ((image * p + i) * q + e) * all_k + group * k + j * wide
-                                copy(flat_y, to, edge, (r * m + s) * wide, used)
-        if past:
-            fence()
+        used, here = min(wide, k - j * wide), (j - low_block) % together * room
+        for t in range(count):
+            image, row, column = place(first + t, *reached, dilation, m)
+            row, column = row - cut[0], column - cut[1]
+            last_row, last_column = row + (m - 1) * dilation[0], column + (m - 1) * dilation[1]
+            inside = row >= 0 and column >= 0 and last_row < p and last_column < q
+            inside = inside and used == wide
+            target, to, to_row, to_column = edge, 0, m * wide, wide
+            if inside:
+                target, to = flat_y, ((image * p + row) * q + column) * all_k
+                to += group * k + j * wide
+                to_row, to_column = dilation[0] * q * all_k, dilation[1] * all_k
+            _result(
+                four, strided, flat_product, here + t * wide, n * between,
+                between, target, to, to_row, to_column, wide // lanes, start, block * wide,
+                floor, past and inside,
+            )  # fmt: skip
+            if not inside:
+                for r in range(m):
+                    for s in range(m):
+                        i, e = row + r * dilation[0], column + s * dilation[1]
+                        if 0 <= i < p and 0 <= e < q:
+                            to = ((image * p + i) * q + e) * all_k + group * k + j * wide
+                            copy(flat_y, to, edge, (r * m + s) * wide, used)
+    if past:
+        fence()
+
+
+@serial
+def _conv_loop(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_conv_share, count, arguments)

@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 import numba as nb
 import numpy as np
-from numba import prange
 
 from minifcn.kernels import workspace
-from minifcn.kernels.compiled import parallel, serial
+from minifcn.kernels.compiled import serial
+from minifcn.kernels.jobs import share_out
 from minifcn.kernels.sandwich import Side, sandwich_of, twice
 from minifcn.kernels.taps import Pair
 from minifcn.kernels.tile import (
@@ -89,11 +89,12 @@ def weight(
     sums = workspace.empty((owners, frequencies, (most + TALL + 1) * across), x.dtype)
     edges = workspace.empty((threads, frequencies * max(most, across)), x.dtype)
     by_tap = workspace.empty((plan.parts, 9, c, groups * whole), x.dtype)
-    _weight_loop(
+    arguments = (
         strip_code(x.dtype), x, dy, patches, gradients, sums, edges, by_tap, padding, dilation,
-        groups, plan.rounds, plan.jobs, plan.channels, plan.filters, plan.chunk, wide,
+        groups, plan.jobs, plan.channels, plan.filters, len(plan.rounds) == 1, plan.chunk, wide,
         half_vectors(x.dtype, wide), tuple(tile), m == 4, strided,
     )  # fmt: skip
+    _weight_loop(plan.rounds, arguments)
     total = by_tap[0] if plan.parts == 1 else by_tap.sum(axis=0)
     if k == whole:
         return total
@@ -222,50 +223,55 @@ def _both_transformed(  # type: ignore[no-untyped-def]
         )  # fmt: skip
 
 
-@parallel
-def _weight_loop(  # type: ignore[no-untyped-def]
-    code, x, dy, patches, gradients, sums, edges, by_tap, padding, dilation, groups, rounds, jobs,
-    all_channels, all_filters, chunk, wide, halves, tile, four, strided,
+@serial
+def _weight_job(  # type: ignore[no-untyped-def]
+    number, first_job, code, x, dy, patches, gradients, sums, edges, by_tap, padding, dilation,
+    groups, jobs, all_channels, all_filters, complete, chunk, wide, halves, tile, four, strided,
 ):  # fmt: skip
     c, k, n = x.shape[3] // groups, dy.shape[3] // groups, tile[0]
     lanes, row = 2 * wide // halves, by_tap.shape[3]  # the elements of all output channels
     flat_taps, tap = by_tap.reshape(-1), c * by_tap.shape[3]
     apart, between, step = patches.shape[2], gradients.shape[2], sums.shape[2]
-    for r in range(len(rounds)):
-        for number in prange(rounds[r, 0], rounds[r, 1]):
-            part, group, i, j, begin, end = jobs[number, :6]
-            first_t, last_t, first_f, last_f, first_c, last_c, first_e, last_e = jobs[number, 6:]
-            low, own_c = all_channels[i]
-            left, own_k = all_filters[j]
-            channels = group * c + low, min(own_c, c - low), own_c
-            filters = group * k + left, min(own_k, k - left), own_k
-            mine = min(nb.get_thread_id(), len(patches) - 1)
-            patch, gradient = patches[mine].reshape(-1), gradients[mine].reshape(-1)
-            total, edge = sums[mine].reshape(-1), edges[nb.get_thread_id()]
-            zeros = np.zeros(wide, x.dtype)
-            for first in range(begin, max(end, begin + 1), chunk):
-                count = min(chunk, end - first)
-                for t in range(first_t, min(last_t, count)):
-                    _both_transformed(
-                        x, dy, first + t, t, padding, dilation, channels, filters, edge, patch,
-                        apart, gradient, between, chunk, wide, lanes, tile, four, strided,
-                    )  # fmt: skip
-                fresh = first == begin and (begin == 0 or len(rounds) == 1)
-                for f in range(first_f, last_f):
-                    for b in range(own_k // wide):
-                        to = f * step + first_c * own_k + b * wide
-                        before, at_before, before_row = total, to, own_k
-                        if fresh:
-                            before, at_before, before_row = zeros, 0, 0
-                        strip(
-                            code, patch, f * apart + first_c, 1, own_c,
-                            gradient, f * between + b * chunk * wide, wide,
-                            before, at_before, before_row, total, to, own_k,
-                            count, last_c - first_c, halves, x.dtype.type(-np.inf), False, 0,
-                        )  # fmt: skip
-            for e in range(first_e, last_e):
-                to = (part * 9 * c + low + e) * row + group * (row // groups) + left
-                _kernel(
-                    four, strided, total, e * own_k, n * step, step, flat_taps, to, 3 * tap, tap,
-                    own_k // lanes,
+    job = jobs[first_job + number]
+    part, group, i, j, begin, end = job[:6]
+    first_t, last_t, first_f, last_f, first_c, last_c, first_e, last_e = job[6:]
+    low, own_c = all_channels[i]
+    left, own_k = all_filters[j]
+    channels = group * c + low, min(own_c, c - low), own_c
+    filters = group * k + left, min(own_k, k - left), own_k
+    mine = min(nb.get_thread_id(), len(patches) - 1)
+    patch, gradient = patches[mine].reshape(-1), gradients[mine].reshape(-1)
+    total, edge = sums[mine].reshape(-1), edges[nb.get_thread_id()]
+    zeros = np.zeros(wide, x.dtype)
+    for first in range(begin, max(end, begin + 1), chunk):
+        count = min(chunk, end - first)
+        for t in range(first_t, min(last_t, count)):
+            _both_transformed(
+                x, dy, first + t, t, padding, dilation, channels, filters, edge, patch,
+                apart, gradient, between, chunk, wide, lanes, tile, four, strided,
+            )  # fmt: skip
+        fresh = first == begin and (begin == 0 or complete)
+        for f in range(first_f, last_f):
+            for b in range(own_k // wide):
+                to = f * step + first_c * own_k + b * wide
+                before, at_before, before_row = total, to, own_k
+                if fresh:
+                    before, at_before, before_row = zeros, 0, 0
+                strip(
+                    code, patch, f * apart + first_c, 1, own_c,
+                    gradient, f * between + b * chunk * wide, wide,
+                    before, at_before, before_row, total, to, own_k,
+                    count, last_c - first_c, halves, x.dtype.type(-np.inf), False, 0,
                 )  # fmt: skip
+    for e in range(first_e, last_e):
+        to = (part * 9 * c + low + e) * row + group * (row // groups) + left
+        _kernel(
+            four, strided, total, e * own_k, n * step, step, flat_taps, to, 3 * tap, tap,
+            own_k // lanes,
+        )  # fmt: skip
+
+
+@serial
+def _weight_loop(rounds, arguments):  # type: ignore[no-untyped-def]
+    for first, last in rounds:
+        share_out(_weight_job, last - first, (first,) + arguments)

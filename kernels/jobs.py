@@ -1,0 +1,96 @@
+"""Jobs: a compiled function that is called once for each number of a range, on all threads.
+
+    share_out(job, count, (a, b))        job(i, a, b)  for i = 0 … count − 1
+
+Numba's own way, a loop over `prange`, analyses the loop's body, compiles it as a function of
+another kind and, where arguments are many, spends as long again on handing them over: more than
+half of the time that a kernel took to compile. So there is one such loop here for all kernels, and
+it calls the job by its address. (Loops over single elements keep their own `prange`: a call for
+each would cost more than the element.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from minifcn.kernels.compiled import parallel
+from minifcn.kernels.vector import INT64
+
+#: machine code that calls a job: of the address where its arguments stand, and of its number
+CALLER = ir.FunctionType(ir.VoidType(), [INT64, INT64])
+
+
+@intrinsic
+def share_out(typing, job, count, arguments):  # type: ignore[no-untyped-def]
+    """Call ``job(i, *arguments)`` for i = 0 … ``count`` − 1; each thread takes one run of them.
+
+    ``job`` is a function compiled by `serial`, whose result and errors nobody sees, and
+    ``arguments`` a tuple. `numba.get_thread_id` tells a job the memory that is its thread's own.
+    """
+    n = types.int64
+    signature = types.void(job, n, arguments)
+
+    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        _, count, values = args
+        place = cgutils.alloca_once_value(builder, values)
+        caller = _caller(context, builder.module, job, arguments, values.type)
+        address, data = (builder.ptrtoint(pointer, INT64) for pointer in (caller, place))
+        _call(context, builder, _call_each, (n, n, n), [address, data, count])
+        return context.get_dummy_value()
+
+    return signature, code
+
+
+def _caller(context: Any, module: Any, job: Any, arguments: Any, kind: Any) -> Any:
+    """A `CALLER` of the job, which finds its arguments as a value of LLVM's ``kind``."""
+    function = ir.Function(module, CALLER, module.get_unique_name("caller"))
+    function.linkage = "internal"
+    builder = ir.IRBuilder(function.append_basic_block())
+    place, number = function.args
+    values = builder.load(builder.inttoptr(place, kind.as_pointer()))
+    each = [
+        _borrowed(context, builder, kind, builder.extract_value(values, i))
+        for i, kind in enumerate(arguments.types)
+    ]
+    signature = types.int64, *arguments.types
+    _call(context, builder, job.dispatcher, signature, [number, *each])
+    builder.ret_void()
+    return function
+
+
+def _borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """An array as if nobody owned it: threads would wait for each other to count its views."""
+    if not isinstance(kind, types.Array):
+        return value
+    array = context.make_array(kind)(context, builder, value)
+    array.meminfo = ir.Constant(array.meminfo.type, None)
+    return array._getvalue()
+
+
+def _call(context: Any, builder: Any, function: Any, signature: Any, args: Any) -> None:
+    """Call a compiled function; compile it for these types if it is not yet."""
+    function.compile(signature)
+    result = function.overloads[signature]
+    context.active_code_library.add_linking_library(result.library)
+    context.call_internal_no_propagate(builder, result.fndesc, result.signature, args)
+
+
+@parallel
+def _call_each(caller, arguments, count):  # type: ignore[no-untyped-def]
+    for number in prange(count):
+        _call_one(caller, arguments, number)
+
+
+@intrinsic
+def _call_one(typing, caller, arguments, number):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        builder.call(builder.inttoptr(args[0], CALLER.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    n = types.int64
+    return types.void(n, n, n), code
