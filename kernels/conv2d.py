@@ -3,8 +3,8 @@
     y[n, p, q, k] = b[k] + Σ_{r, s, c} x[n, p·stride + r·dilation − padding, …, c] · w[k, c, r, s]
 
 The NumPy definition stands here. On the device `cpu`, `algorithm` chooses by the shapes between
-`winograd`, `im2col`, `direct` and `depthwise`, each in a file of its own; on a GPU `conv2d_cuda`
-does between ``conv2d.cu`` and others.
+`winograd`, `im2col` (with few channels `lines`), `direct` and `depthwise`, each in a file of its
+own; on a GPU `conv2d_cuda` does between ``conv2d.cu`` and others.
 
 Arrays: x (N, H, W, C), b (K,), y (N, P, Q, K), C-contiguous, all of one floating dtype; w
 (K, C/groups, R, S) of any strides. The layers keep w as (R, S, C/groups, K) in memory, seen through
@@ -25,6 +25,7 @@ from minifcn.kernels import (
     direct,
     im2col,
     im2col_weight,
+    lines,
     winograd,
     winograd_weight,
 )
@@ -72,7 +73,7 @@ def conv2d(
         return _at_least(floor, depthwise.along_taps(x, by_tap[:, 0], b, taps, out))
     if how == "direct":
         return direct.along_taps(x, by_tap, _bias(bias, by_tap), taps, groups, out, floor)
-    return im2col.along_taps(x, by_tap, bias, taps, groups, out, floor)
+    return _im2col(x, by_tap, bias, taps, groups, out, floor)
 
 
 def conv_transpose2d(
@@ -114,7 +115,7 @@ def conv_transpose2d(
         taps = transposed((r, s), stride, padding, dilation, out)
         return direct.along_taps(x, by_tap, _bias(bias, by_tap), taps, groups, out)
     taps = transposed((r, s), stride, padding, dilation, out, merged=True)
-    return im2col.along_taps(x, by_tap, bias, taps, groups, out)
+    return _im2col(x, by_tap, bias, taps, groups, out)
 
 
 def conv2d_weight(
@@ -153,11 +154,28 @@ def conv2d_weight(
             taps = convolution(kernel, stride, padding, dilation, out)
             if how == "depthwise":
                 by_tap = depthwise.weight_along_taps(x, dy, taps)
+            elif lines.serve(taps, c, groups) and dy.size:
+                by_tap, db = lines.weight_along_taps(x, dy, taps, bias)
             else:
-                by_tap, db = im2col_weight.weight_along_taps(x, dy, taps, groups, bias)
+                by_tap = im2col_weight.weight_along_taps(x, dy, taps, groups)
     if bias and db is None:
         db = column_sums(dy.reshape(-1, k))
     return by_tap.reshape(*kernel, c, k).transpose(3, 2, 0, 1), db
+
+
+def _im2col(
+    x: np.ndarray,
+    by_tap: np.ndarray,
+    bias: np.ndarray | None,
+    taps: Taps,
+    groups: int,
+    out: Pair,
+    floor: float = -np.inf,
+) -> np.ndarray:
+    """In panels or, with few channels, line by line."""
+    if lines.serve(taps, by_tap.shape[1], groups) and lines.covered_well(taps):
+        return lines.along_taps(x, by_tap, bias, taps, out, floor)
+    return im2col.along_taps(x, by_tap, bias, taps, groups, out, floor)
 
 
 def _bias(bias: np.ndarray | None, by_tap: np.ndarray) -> np.ndarray:

@@ -21,8 +21,8 @@ from minifcn import device
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.jobs import share_out
+from minifcn.kernels.row import copy
 from minifcn.kernels.taps import Pair, Taps
-from minifcn.kernels.tile import copy
 from minifcn.kernels.vector import lanes
 from minifcn.launch import launch
 

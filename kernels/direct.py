@@ -29,8 +29,9 @@ from minifcn.kernels.compiled import serial
 from minifcn.kernels.gathered import gathered_strip, meetings
 from minifcn.kernels.jobs import share_out
 from minifcn.kernels.pack import in_memory, turn
+from minifcn.kernels.row import clear, copy, copy_vector
 from minifcn.kernels.taps import Pair, Taps
-from minifcn.kernels.tile import TALL, clear, copy, copy_vector, covered, lanes, tiles
+from minifcn.kernels.tile import TALL, covered, lanes, tiles
 
 # What a thread works on at a time stays in its second-level cache:
 BLOCKS = 8  # columns of tiles

@@ -16,14 +16,17 @@ Source: Dukhan, "The Indirect Convolution Algorithm", arXiv:1907.02129 (2019).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minifcn.kernels import address
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.tile import BLOCK, PIECE, SHORT, TALL, Sums, tiles
+from minifcn.kernels.tile import BLOCK, PIECE, SHORT, TALL, Sums, each_tile, tiles
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter, pointer
 
 
@@ -65,34 +68,37 @@ def _tile_of(height: int) -> Any:
     return tile
 
 
-def _summing_tile_of(height: int, halves: int) -> Any:
-    """The second kind: ``height`` rows and so many half vectors, summed over so many pixels."""
+@intrinsic
+def _summing_tile(  # type: ignore[no-untyped-def]
+    typing, height, halves, A, a, at, first, B, b, b_k, C, c, c_row, K
+):
+    """The second kind: ``height`` rows and so many half vectors, summed over K pixels."""
+    if any(array.dtype != A.dtype for array in (B, C)) or A.dtype not in LLVM_FLOAT:
+        return None
+    n = types.int64
+    signature = types.void(n, n, A, n, at, n, B, n, n, C, n, n, n)
 
-    @intrinsic
-    def tile(typing, A, a, at, first, B, b, b_k, C, c, c_row, K):  # type: ignore[no-untyped-def]
-        if any(array.dtype != A.dtype for array in (B, C)) or A.dtype not in LLVM_FLOAT:
-            return None
-        n = types.int64
-        signature = types.void(A, n, at, n, B, n, n, C, n, n, n)
+    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = Emitter(context, builder, A.dtype)
+        starts = [pointer(context, builder, signature, args, which) for which in (2, 4, 6, 9)]
+        for rows, parts in each_tile(emit, args[0], args[1]):
+            _write_summing_tile(emit, rows, parts, starts, args[8], args[11], args[12])
+        return context.get_dummy_value()
 
-        def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            emit = Emitter(context, builder, A.dtype)
-            left, at, right, end = (
-                pointer(context, builder, signature, args, which) for which in (0, 2, 4, 7)
-            )
-            b_k, c_row, pixels = args[6], args[9], args[10]
-            sums = Sums(emit, height, halves)
-            with cgutils.for_range(builder, pixels) as loop:
-                row = emit.at(right, builder.mul(loop.index, b_k))
-                pixel = emit.at(left, builder.load(emit.at(at, loop.index)))
-                sums.add_products(row, lambda i: emit.at(pixel, i))
-            for i in range(height):
-                _add(sums, i, emit.at(end, emit.times(c_row, i)))
-            return context.get_dummy_value()
+    return signature, code
 
-        return signature, code
 
-    return tile
+def _write_summing_tile(
+    emit: Emitter, height: int, halves: int, starts: list[Any], b_k: Any, c_row: Any, pixels: Any
+) -> None:
+    left, at, right, end = starts
+    sums = Sums(emit, height, halves)
+    with cgutils.for_range(emit.builder, pixels) as loop:
+        row = emit.at(right, emit.builder.mul(loop.index, b_k))
+        pixel = emit.at(left, emit.builder.load(emit.at(at, loop.index)))
+        sums.add_products(row, lambda i: emit.at(pixel, i))
+    for i in range(height):
+        _add(sums, i, emit.at(end, emit.times(c_row, i)))
 
 
 def _add(sums: Sums, i: int, row: Any) -> None:
@@ -104,10 +110,6 @@ def _add(sums: Sums, i: int, row: Any) -> None:
 
 # Module globals, not closures: otherwise Numba could not keep the callers' machine code on disk.
 _tall, _short = _tile_of(TALL), _tile_of(SHORT)
-_summing_tall_2, _summing_tall_3, _summing_tall_4 = (_summing_tile_of(TALL, h) for h in (2, 3, 4))
-_summing_short_2, _summing_short_3, _summing_short_4 = (
-    _summing_tile_of(SHORT, halves) for halves in (2, 3, 4)
-)
 
 
 @serial
@@ -157,29 +159,47 @@ def gathered_strip(  # type: ignore[no-untyped-def]
         done += depth
 
 
-@serial
-def summing_strip(A, a, at, B, b, b_k, C, c, c_row, pixels, count, halves):  # type: ignore[no-untyped-def]
-    """``count`` rows of C, 2, 3 or 4 half vectors wide, summed over a `PIECE` of pixels at a time.
-
-    The last tile may hang over: A and C must hold `rows` (count) rows.
-    """
+def _summing_strip(A, a, at, first, B, b, b_k, C, c, c_row, pixels, count, halves):  # type: ignore[no-untyped-def]
     talls, shorts = tiles(count)
     for low in range(0, pixels, BLOCK):
         a_at, c_at = a, c
         for i in range(talls + shorts):
-            for m in range(low, min(pixels, low + BLOCK), PIECE):
-                b_at, size = b + m * b_k, min(PIECE, pixels - m)
-                if i < talls and halves == 4:
-                    _summing_tall_4(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
-                elif i < talls and halves == 3:
-                    _summing_tall_3(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
-                elif i < talls:
-                    _summing_tall_2(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
-                elif halves == 4:
-                    _summing_short_4(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
-                elif halves == 3:
-                    _summing_short_3(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
-                else:
-                    _summing_short_2(A, a_at, at, m, B, b_at, b_k, C, c_at, c_row, size)
             height = TALL if i < talls else SHORT
+            for m in range(low, min(pixels, low + BLOCK), PIECE):
+                size = min(PIECE, pixels - m)
+                _summing_tile(
+                    height, halves, A, a_at, at, first + m, B, b + m * b_k, b_k, C, c_at, c_row,
+                    size,
+                )  # fmt: skip
             a_at, c_at = a_at + height, c_at + height * c_row
+
+
+@lru_cache
+def summing_code(dtype: np.dtype) -> int:
+    """The address of `summing_strip`'s machine code for an element type."""
+    number = types.float32 if dtype == np.float32 else types.float64
+    array, places, n = types.CPointer(number), types.CPointer(types.int64), types.int64
+    signature = types.void(array, n, places, n, array, n, n, array, n, n, n, n, n)
+    return int(address.compiled(_summing_strip, signature).address)
+
+
+@intrinsic
+def summing_strip(  # type: ignore[no-untyped-def]
+    typing, code, A, a, at, first, B, b, b_k, C, c, c_row, pixels, count, halves
+):
+    """``count`` rows of C, 2, 3 or 4 half vectors wide, summed over a `PIECE` of pixels at a time.
+
+    The pixels' addresses stand in ``at`` from number ``first`` on. A `BLOCK` of B stays in the
+    first cache while all rows meet it. The last tile may hang over: A and C must hold `rows`
+    (count) rows. ``code`` is `summing_code` of the arrays' type.
+    """
+    if any(array.dtype != A.dtype for array in (B, C)) or A.dtype not in LLVM_FLOAT:
+        return None
+    n = types.int64
+    signature = types.void(n, A, n, at, n, B, n, n, C, n, n, n, n, n)
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        address.call(context, builder, signature, args)
+        return context.get_dummy_value()
+
+    return signature, generate

@@ -7,7 +7,7 @@ and of their columns those of some taps. A panel stays in the cache of its threa
 once by all weights that meet it, and is overwritten by the next.
 
 A kernel of one pixel and stride 1 needs no panel: the picture is that matrix already, and the tiles
-read it where it lies.
+read it where it lies. With few channels `lines` need none either.
 
 Results do not depend on the number of threads: each element is one sum in one order.
 """
@@ -23,14 +23,12 @@ import numpy as np
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.jobs import share_out
-from minifcn.kernels.pack import in_memory, turn
+from minifcn.kernels.pack import in_blocks
+from minifcn.kernels.row import clear, copy, copy_vector
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import (
     TALL,
-    clear,
-    copy,
-    copy_vector,
     covered,
     half_vectors,
     lanes,
@@ -42,7 +40,6 @@ from minifcn.kernels.tile import (
 from minifcn.kernels.vector import VECTOR_BYTES
 
 DEPTH = 768  # columns of a panel, about: rows of weights that stay in the second-level cache
-CHANNELS = 64  # of a tap's weights that a thread packs at a time
 PANEL_BYTES = 256 * 1024  # of one thread's second-level cache; the rest is for the weights
 
 
@@ -65,7 +62,7 @@ def along_taps(
     if y.size == 0:
         return y
     plan = _plan(taps, n, x.shape[1:3] == out, groups, c, k, x.dtype, nb.get_num_threads())
-    weights = _packed(by_tap, taps.order, groups, plan.blocks, plan.wide)
+    weights = in_blocks(by_tap, taps.order, groups, plan.blocks, plan.wide)
     merged = taps.order.shape[1]
     start = np.zeros((groups, plan.blocks * plan.wide), x.dtype)
     if bias is not None:
@@ -120,21 +117,6 @@ def _taps_at_once(c: int) -> int:
     return max(1, DEPTH // max(c, 1))
 
 
-def _packed(
-    by_tap: np.ndarray, order: np.ndarray, groups: int, blocks: int, wide: int
-) -> np.ndarray:
-    """The weights in blocks of columns, as the tiles read them: (groups, blocks, reads, C, wide).
-
-    Where phases were merged, a block's columns are the channels of one after the other.
-    """
-    weights, turned = in_memory(by_tap)
-    c, k = by_tap.shape[1], by_tap.shape[2] // groups
-    packed = workspace.empty((groups, blocks, len(order), c, wide), by_tap.dtype)
-    arguments = weights.reshape(-1), turned, order, packed, k, lanes(by_tap.dtype)
-    _pack_loop(groups * blocks * len(order) * -(-c // CHANNELS), arguments)
-    return packed
-
-
 def _shares(
     taps: Taps, n: int, groups: int, k: int, wide: int, size: int, threads: int
 ) -> np.ndarray:
@@ -164,38 +146,6 @@ def _shares(
     if not by_columns:
         pieces = [piece for thread in range(threads) for piece in pieces[thread::threads]]
     return np.array(pieces, np.int64)
-
-
-@serial
-def _pack_part(item, by_tap, turned, order, packed, k, side):  # type: ignore[no-untyped-def]
-    groups, blocks, reads, c, wide = packed.shape
-    merged = order.shape[1]
-    flat = packed.reshape(-1)
-    parts = (c + CHANNELS - 1) // CHANNELS
-    place, low = item // parts, item % parts * CHANNELS
-    high = min(c, low + CHANNELS)
-    g, j, t = place // (blocks * reads), place // reads % blocks, place % reads
-    used = min(wide, merged * k - j * wide)
-    if used < wide:
-        clear(flat, (place * c + low) * wide, (high - low) * wide)
-    column = 0
-    while column < used:
-        phase, channel = (j * wide + column) // k, (j * wide + column) % k
-        count = min(k - channel, used - column)
-        tap, to = order[t, phase] * c * groups * k, (place * c + low) * wide + column
-        if turned:  # (taps, groups · K, C) in memory
-            source = tap + (g * k + channel) * c + low
-            turn(by_tap, source, c, count, high - low, flat, to, wide, side)
-        else:
-            source = tap + (low * groups + g) * k + channel
-            for d in range(high - low):
-                copy(flat, to + d * wide, by_tap, source + d * groups * k, count)
-        column += count
-
-
-@serial
-def _pack_loop(count, arguments):  # type: ignore[no-untyped-def]
-    share_out(_pack_part, count, arguments)
 
 
 @serial

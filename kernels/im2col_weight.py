@@ -8,9 +8,6 @@ pixels, a few hundred at a time, in one fixed order. A result too small to share
 first layer's, is summed in a fixed number of parts of the pixels, added in order at the end: the
 bits do not depend on the number of threads.
 
-A bias is the weight of one more tap, which always reads 1: with a column of ones in the last panel,
-its gradient comes along and dy is not read a second time for it.
-
 With many channels a piece of work is one tap or less, and needs no panel: it lists the pixels that
 the tap meets the picture for, with the address of what they read (see `gathered`). The others are
 left out: two in five for a 7×7 kernel over a map of 8×8. (A NaN in their dy does not reach that tap
@@ -27,15 +24,14 @@ import numpy as np
 
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.gathered import meetings, summing_strip
+from minifcn.kernels.gathered import meetings, summing_code, summing_strip
 from minifcn.kernels.im2col import fill_panel
 from minifcn.kernels.jobs import share_out
+from minifcn.kernels.row import clear, copy
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import (
     SHORT,
     TALL,
-    clear,
-    copy,
     covered,
     half_vectors,
     narrow_columns,
@@ -51,53 +47,44 @@ UNIT = TALL - SHORT  # rows: whole tiles make every multiple of it from SHORT on
 FEW = 64  # channels of dy that are read where they lie; of many, a block would be far apart
 
 
-def weight_along_taps(
-    x: np.ndarray, dy: np.ndarray, taps: Taps, groups: int, bias: bool = False
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """dL/dw by tap (R·S, C/groups, K) from x (N, H, W, C) and dL/dy (N, P, Q, K).
-
-    With it, if ``bias`` is asked for, panels are made and there is one group, dL/db (K,), summed in
-    the arrays' own precision; else None.
-    """
+def weight_along_taps(x: np.ndarray, dy: np.ndarray, taps: Taps, groups: int) -> np.ndarray:
+    """dL/dw by tap (R·S, C/groups, K) from x (N, H, W, C) and dL/dy (N, P, Q, K)."""
     c, k = x.shape[3] // groups, dy.shape[3] // groups
     features = len(taps.order) * c
     if dy.size == 0 or features == 0:
-        return np.zeros((len(taps.order), c, groups * k), x.dtype), None
+        return np.zeros((len(taps.order), c, groups * k), x.dtype)
     pixels, threads = dy.size // dy.shape[3], nb.get_num_threads()
-    plan = _plan(taps, pixels, groups, c, k, x.dtype, threads, bias)
+    plan = _plan(taps, pixels, groups, c, k, x.dtype, threads)
     sums = workspace.empty(plan.sums, x.dtype)
     height, across = plan.sums[-2:]
     arguments = (
-        x, dy, sums.reshape(-1), taps.offset, taps.run, taps.in_stride, plan.work,
-        workspace.empty(plan.room, x.dtype), plan.panel,
+        summing_code(x.dtype), x, dy, sums.reshape(-1), taps.offset, taps.run, taps.in_stride,
+        plan.work, workspace.empty(plan.room, x.dtype), plan.panel,
         workspace.empty((threads, 2, PIXELS), np.dtype(np.int64)),
         k, plan.wide, across, height, half_vectors(x.dtype, plan.wide), plan.lies, plan.alone,
-        plan.ones,
     )  # fmt: skip
     _weight_loop(len(plan.work), arguments)
     if (height, across) == (features, k) and groups == len(sums) == 1:
-        return sums.reshape(len(taps.order), c, k), None
-    total = sums[0, :, : features + plan.ones, :k]
+        return sums.reshape(len(taps.order), c, k)
+    total = sums[0, :, :features, :k]
     for part in sums[1:]:
-        total = total + part[:, : features + plan.ones, :k]
-    ours = total[:, :features].transpose(1, 0, 2)  # (taps · C, groups, K/groups)
-    by_tap = np.ascontiguousarray(ours).reshape(len(taps.order), c, groups * k)
-    return by_tap, total[0, features].copy() if plan.ones else None
+        total = total + part[:, :features, :k]
+    ours = total.transpose(1, 0, 2)  # (taps · C, groups, K/groups)
+    return np.ascontiguousarray(ours).reshape(len(taps.order), c, groups * k)
 
 
 class Plan(NamedTuple):
     """What `weight_along_taps` decides by the shapes alone: once for each layer.
 
     ``wide`` columns a block; whether dy is read where it ``lies``; whether each piece of the
-    ``work`` (see `_shares`) is of one tap ``alone``, and the last has a column of ``ones`` behind
-    its taps, for dL/db; the shape of the ``room`` for the threads, in which a ``panel`` takes so
-    many elements and columns of dy the rest, and of ``sums``: (parts, groups, rows, columns).
+    ``work`` (see `_shares`) is of one tap ``alone``; the shape of the ``room`` for the threads, in
+    which a ``panel`` takes so many elements and columns of dy the rest, and of ``sums``: (parts,
+    groups, rows, columns).
     """
 
     wide: int
     lies: bool
     alone: bool
-    ones: bool
     room: Pair
     panel: int
     sums: tuple[int, int, int, int]
@@ -113,25 +100,23 @@ def _plan(
     k: int,
     dtype: Any,
     threads: int,
-    bias: bool,
 ) -> Plan:
     count = len(taps.order)
     wide = narrow_columns(dtype, k)
     across = -(-k // wide) * wide
-    ones = bias and groups == 1 and count > 1
     parts = PARTS if groups * count * c * across <= SMALL and pixels >= PARTS * PIXELS else 1
-    work, depth, alone = _shares(groups, parts, count, c, pixels, threads, ones)
+    work, depth, alone = _shares(groups, parts, count, c, pixels, threads)
     last = int(work[-1, 3] - work[-1, 2])
-    exact = parts == 1 and groups == 1 and across == k and rows(last) == last and not ones
+    exact = parts == 1 and groups == 1 and across == k and rows(last) == last
     lies = groups == 1 and k == across and k <= FEW
     panel = PIXELS * (depth + 2 * TALL + wide)
     room = threads, panel + (0 if lies and not alone else PIXELS * across)
     sums = parts, groups, count * c + (0 if exact else 2 * TALL), across
-    return Plan(wide, lies, alone, ones, room, panel, sums, work)
+    return Plan(wide, lies, alone, room, panel, sums, work)
 
 
 def _shares(
-    groups: int, parts: int, taps: int, c: int, pixels: int, threads: int, ones: bool
+    groups: int, parts: int, taps: int, c: int, pixels: int, threads: int
 ) -> tuple[np.ndarray, int, bool]:
     """The work in pieces, the panel columns that the widest looks at, and if each is of one tap.
 
@@ -156,7 +141,7 @@ def _shares(
             fair = [features * t // shares // UNIT * UNIT for t in range(1, shares)]
             ends = sorted({*ends, *(cut for cut in fair if SHORT <= cut % c <= c - SHORT)})
     widest = max(-(-high // c) * c - low // c * c for low, high in zip(ends, [*ends[1:], features]))
-    ends.append(features + ones)
+    ends.append(features)
     cuts = [pixels * part // parts for part in range(parts + 1)]
     pieces = [
         (g, part, low, high, cuts[part], cuts[part + 1])
@@ -169,8 +154,8 @@ def _shares(
 
 @serial
 def _weight_piece(  # type: ignore[no-untyped-def]
-    item, x, dy, sums, offset, run, steps, work, room, most, places, k, wide, across, height,
-    halves, lies, alone, ones,
+    item, code, x, dy, sums, offset, run, steps, work, room, most, places, k, wide, across, height,
+    halves, lies, alone,
 ):  # fmt: skip
     _, p, q, all_k = dy.shape
     groups = all_k // k
@@ -180,12 +165,11 @@ def _weight_piece(  # type: ignore[no-untyped-def]
     mine = room[nb.get_thread_id()]
     panel, gradient = mine[:most], mine[most:]
     at, of = places[nb.get_thread_id(), 0], places[nb.get_thread_id(), 1]
-    first, last = low // c, min((high + c - 1) // c, len(offset))  # taps of rows low … high − 1
+    first, last = low // c, (high + c - 1) // c  # taps of rows low … high − 1
     depth = (last - first) * c
     base = ((part * groups + g) * height + low) * across
     clear(sums, base, covered(high - low) * across)
-    column_of_ones = ones and last == len(offset)
-    in_place = alone and not column_of_ones and covered(high - low) == high - low
+    in_place = alone and covered(high - low) == high - low
     pixel = begin
     while pixel < end:
         if in_place:
@@ -203,8 +187,6 @@ def _weight_piece(  # type: ignore[no-untyped-def]
             )  # fmt: skip
             for m in range(count):
                 at[m], of[m] = m * (depth + wide), pixel + m
-                if column_of_ones:
-                    panel[m * (depth + wide) + depth] = 1
         straight = lies and after - pixel == count  # no pixel was left out
         copied = 0 if straight else across // wide
         for j in range(copied):  # a block of columns together, zeros beyond the last
@@ -218,8 +200,8 @@ def _weight_piece(  # type: ignore[no-untyped-def]
             if straight:
                 columns_of, at_columns, step = flat_dy, pixel * all_k + j * wide, all_k
             summing_strip(
-                source, start, at, columns_of, at_columns, step, sums, base + j * wide, across,
-                count, high - low, halves,
+                code, source, start, at, 0, columns_of, at_columns, step, sums, base + j * wide,
+                across, count, high - low, halves,
             )  # fmt: skip
         pixel = after
 

@@ -1,7 +1,7 @@
 """Weights as the kernels read them: (taps, C, K), output channels side by side.
 
 The layers keep their weights that way (as (R, S, C, K) in memory); the gradient for the input needs
-them with C and K exchanged.
+them with C and K exchanged. The tiles read them in blocks of as many columns as a tile has.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from numba.extending import intrinsic
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.jobs import share_out
+from minifcn.kernels.row import clear, copy
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter, lanes, pointer
 
 BAND = 64  # rows and columns that are turned together, in the first cache: some lines of each
+CHANNELS = 64  # of a tap's weights that a thread brings into blocks at a time
 
 
 def in_memory(by_tap: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -38,6 +40,21 @@ def contiguous(by_tap: np.ndarray) -> np.ndarray:
     target = workspace.empty(by_tap.shape, by_tap.dtype)
     _turn_loop(taps * -(-a // BAND), (weights, target, lanes(by_tap.dtype)))
     return target
+
+
+def in_blocks(
+    by_tap: np.ndarray, order: np.ndarray, groups: int, blocks: int, wide: int
+) -> np.ndarray:
+    """The weights in blocks of columns, as the tiles read them: (groups, blocks, reads, C, wide).
+
+    Where phases were merged, a block's columns are the channels of one after the other.
+    """
+    weights, turned = in_memory(by_tap)
+    c, k = by_tap.shape[1], by_tap.shape[2] // groups
+    packed = workspace.empty((groups, blocks, len(order), c, wide), by_tap.dtype)
+    arguments = weights.reshape(-1), turned, order, packed, k, lanes(by_tap.dtype)
+    _pack_loop(groups * blocks * len(order) * -(-c // CHANNELS), arguments)
+    return packed
 
 
 @intrinsic
@@ -100,3 +117,35 @@ def _turn_band(item, source, target, side):  # type: ignore[no-untyped-def]
 @serial
 def _turn_loop(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_turn_band, count, arguments)
+
+
+@serial
+def _pack_part(item, by_tap, turned, order, packed, k, side):  # type: ignore[no-untyped-def]
+    groups, blocks, reads, c, wide = packed.shape
+    merged = order.shape[1]
+    flat = packed.reshape(-1)
+    parts = (c + CHANNELS - 1) // CHANNELS
+    place, low = item // parts, item % parts * CHANNELS
+    high = min(c, low + CHANNELS)
+    g, j, t = place // (blocks * reads), place // reads % blocks, place % reads
+    used = min(wide, merged * k - j * wide)
+    if used < wide:
+        clear(flat, (place * c + low) * wide, (high - low) * wide)
+    column = 0
+    while column < used:
+        phase, channel = (j * wide + column) // k, (j * wide + column) % k
+        count = min(k - channel, used - column)
+        tap, to = order[t, phase] * c * groups * k, (place * c + low) * wide + column
+        if turned:  # (taps, groups · K, C) in memory
+            source = tap + (g * k + channel) * c + low
+            turn(by_tap, source, c, count, high - low, flat, to, wide, side)
+        else:
+            source = tap + (low * groups + g) * k + channel
+            for d in range(high - low):
+                copy(flat, to + d * wide, by_tap, source + d * groups * k, count)
+        column += count
+
+
+@serial
+def _pack_loop(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_pack_part, count, arguments)

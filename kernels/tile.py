@@ -41,12 +41,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minifcn.kernels import address
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.vector import INT64, LLVM_FLOAT, REGISTERS, Emitter, lanes, pointer
+from minifcn.kernels.vector import LLVM_FLOAT, REGISTERS, Emitter, lanes, pointer
 
 #: rows of the two tiles
 TALL, SHORT = (12, 8) if REGISTERS == 32 else (6, 4)
@@ -136,23 +137,33 @@ def _tile(  # type: ignore[no-untyped-def]
     def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
         emit = Emitter(context, builder, A.dtype)
         starts = [pointer(context, builder, signature, args, which) for which in (2, 6, 9, 12)]
-        done = builder.append_basic_block("done")
-        which = builder.add(emit.times(args[0], 8), args[1])
-        choice = builder.switch(which, done)
-        for rows in (TALL, SHORT):
-            for parts in (2, 3, 4):
-                block = builder.append_basic_block(f"tile.{rows}.{parts}")
-                choice.add_case(emit.integer(8 * rows + parts), block)
-                builder.position_at_end(block)
-                _write_tile(emit, rows, parts, starts, args)
-                builder.branch(done)
-        builder.position_at_end(done)
+        for rows, parts in each_tile(emit, args[0], args[1]):
+            _write_tile(emit, rows, parts, starts, args)
         return context.get_dummy_value()
 
     return signature, code
 
 
+def each_tile(emit: Emitter, height: Any, halves: Any) -> Iterator[tuple[int, int]]:
+    """The kinds of tiles, one after the other: write each, and the code will choose among them.
+
+    ``height`` and ``halves`` are what the running code is given.
+    """
+    builder = emit.builder
+    done = builder.append_basic_block("done")
+    choice = builder.switch(builder.add(emit.times(height, 8), halves), done)
+    for rows in (TALL, SHORT):
+        for parts in (2, 3, 4):
+            block = builder.append_basic_block(f"tile.{rows}.{parts}")
+            choice.add_case(emit.integer(8 * rows + parts), block)
+            builder.position_at_end(block)
+            yield rows, parts
+            builder.branch(done)
+    builder.position_at_end(done)
+
+
 def _write_tile(emit: Emitter, height: int, halves: int, starts: list[Any], args: Any) -> None:
+    """One kind of tile: from the addresses of A, B, S and C, and the arguments of `_tile`."""
     left, right, start, end = starts
     a_row, a_k, b_k, s_row, c_row, depth, floor, past, ahead = (
         args[i] for i in (4, 5, 8, 11, 14, 15, 16, 17, 18)
@@ -203,17 +214,17 @@ class Rows:
         groups = range(0, height, self.GROUP)
         with emit.builder.goto_entry_block():
             self.addresses = [emit.builder.alloca(start.type) for _ in groups]
-        for i, address in zip(groups, self.addresses, strict=True):
-            emit.builder.store(emit.at(start, emit.times(a_row, i)), address)
+        for i, kept in zip(groups, self.addresses, strict=True):
+            emit.builder.store(emit.at(start, emit.times(a_row, i)), kept)
 
     @contextmanager
     def column(self) -> Iterator[Callable[[int], Any]]:
         """Where A[i] of this step stands, for each i; behind the block comes the next step."""
         emit = self.emit
-        here = [emit.opaque(emit.builder.load(address)) for address in self.addresses]
+        here = [emit.opaque(emit.builder.load(kept)) for kept in self.addresses]
         yield lambda i: emit.at(here[i // self.GROUP], emit.times(self.a_row, i % self.GROUP))
-        for place, address in zip(here, self.addresses, strict=True):
-            emit.builder.store(emit.at(place, self.a_k), address)
+        for place, kept in zip(here, self.addresses, strict=True):
+            emit.builder.store(emit.at(place, self.a_k), kept)
 
 
 @serial
@@ -260,22 +271,14 @@ def _strip(  # type: ignore[no-untyped-def]
 
 
 @lru_cache
-def _compiled_strip(dtype: np.dtype) -> Any:
+def strip_code(dtype: np.dtype) -> int:
+    """The address of `strip`'s machine code for an element type."""
     number = types.float32 if dtype == np.float32 else types.float64
     array, n = types.CPointer(number), types.int64
     signature = types.void(
         array, *[n] * 3, array, n, n, array, n, n, array, *[n] * 4, n, number, n, n
     )
-    return cfunc(signature, cache=True, error_model="numpy")(_strip)
-
-
-def strip_code(dtype: np.dtype) -> int:
-    """The address of `strip`'s machine code for an element type.
-
-    Numba would compile the tiles anew within every kernel that calls them, which takes a second
-    each time. So they are compiled once, and called by their address.
-    """
-    return int(_compiled_strip(dtype).address)
+    return int(address.compiled(_strip, signature).address)
 
 
 @intrinsic
@@ -294,64 +297,13 @@ def strip(  # type: ignore[no-untyped-def]
     """
     if any(array.dtype != A.dtype for array in (B, S, C)) or A.dtype not in LLVM_FLOAT:
         return None
-    n, byte = types.int64, ir.IntType(8).as_pointer()
+    n = types.int64
     signature = types.void(
         n, A, n, n, n, B, n, n, S, n, n, C, n, n, n, n, n, A.dtype, n, n
     )  # fmt: skip
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        values = list(args[1:])
-        for which in (0, 4, 7, 10):
-            values[which] = pointer(context, builder, signature, args, which + 1)
-            values[which + 1] = ir.Constant(INT64, 0)  # the offset is in the pointer
-        function = ir.FunctionType(byte, [value.type for value in values])
-        builder.call(builder.inttoptr(args[0], function.as_pointer()), values)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@intrinsic
-def copy(typing, target, to, source, start, count):  # type: ignore[no-untyped-def]
-    """target[to : to + count] = source[start : start + count] by memcpy; they may not overlap."""
-    if target.dtype != source.dtype:
-        return None
-    size = target.dtype.bitwidth // 8
-    signature = types.void(target, types.int64, source, types.int64, types.int64)
-
     def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        to, start = (pointer(context, builder, signature, args, which) for which in (0, 2))
-        cgutils.raw_memcpy(builder, to, start, args[4], size)
-        return context.get_dummy_value()
-
-    return signature, code
-
-
-@intrinsic
-def copy_vector(typing, target, to, source, start):  # type: ignore[no-untyped-def]
-    """As `copy`, one vector: for short rows, where what is copied too much is overwritten next."""
-    if target.dtype != source.dtype or target.dtype not in LLVM_FLOAT:
-        return None
-    signature = types.void(target, types.int64, source, types.int64)
-
-    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        emit = Emitter(context, builder, target.dtype)
-        to, start = (pointer(context, builder, signature, args, which) for which in (0, 2))
-        emit.store(emit.load(start), to)
-        return context.get_dummy_value()
-
-    return signature, code
-
-
-@intrinsic
-def clear(typing, target, start, count):  # type: ignore[no-untyped-def]
-    """target[start : start + count] = 0 by memset."""
-    size = target.dtype.bitwidth // 8
-    signature = types.void(target, types.int64, types.int64)
-
-    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        start = pointer(context, builder, signature, args, 0)
-        cgutils.memset(builder, start, builder.mul(args[2], ir.Constant(INT64, size)), 0)
+        address.call(context, builder, signature, args)
         return context.get_dummy_value()
 
     return signature, code

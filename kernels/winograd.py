@@ -49,15 +49,14 @@ from minifcn.kernels.algorithm import FEW_TILES
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.jobs import share_out
 from minifcn.kernels.pack import contiguous
+from minifcn.kernels.row import clear, copy
 from minifcn.kernels.sandwich import Side, finished_sandwich_of, sandwich_of, twice
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.taps import Pair
 from minifcn.kernels.tile import (
     PIECE,
     TALL,
-    clear,
     columns,
-    copy,
     half_vectors,
     lanes,
     rows,

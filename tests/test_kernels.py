@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minifcn as mf
-from minifcn.kernels import im2col, im2col_weight, stream, winograd, workspace
+from minifcn.kernels import im2col, im2col_weight, lines, stream, winograd, workspace
 from minifcn.kernels.tile import narrow_columns, rows
 from minifcn.kernels.vector import lanes
 
@@ -209,7 +209,7 @@ def test_a_weight_gradients_work_is_shared_out_without_gaps():
         for taps in (1, 2, 9, 49):
             ways = set()
             for threads in (1, 2, 3, 8, 24, 96, 128):
-                work, widest, alone = im2col_weight._shares(1, 1, taps, c, 999, threads, False)
+                work, widest, alone = im2col_weight._shares(1, 1, taps, c, 999, threads)
                 ends = [0, *work[:, 3].tolist()]
                 assert ends[:-1] == work[:, 2].tolist() and ends[-1] == taps * c
                 sizes = [high - low for low, high in zip(ends, ends[1:])]
@@ -258,7 +258,7 @@ def test_the_same_bits_past_the_caches(name, case, monkeypatch):
     with mf.conv_algorithm(name):
         kept = everything(case)
         monkeypatch.setattr(stream, "LARGE", 0)
-        for kernel in (im2col, winograd):
+        for kernel in (im2col, lines, winograd):
             monkeypatch.setattr(
                 kernel, "past_caches", lambda *a: asked.append(stream.past_caches(*a)) or asked[-1]
             )

@@ -131,7 +131,7 @@ def test_the_forced_one_computes(name, monkeypatch):
 
     for where in {where for names in RUNS.values() for where in names}:
         spy(where)
-    by_minifcn(name, *layer((1, 12, 9, 9), 16), padding=1)
+    by_minifcn(name, *layer((1, 36, 9, 9), 12), padding=1)
     assert calls == RUNS[name]
 
 
