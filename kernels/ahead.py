@@ -75,7 +75,7 @@ def compile_late_kernels() -> None:
     im2col_weight.weight_along_taps(x, x, taps, 1)
     lines.weight_along_taps(x, x, taps, bias=True)
     winograd_weight.weight(x, x, one, one, 1, 4)
-    row = np.ones(optimizer.SMALL, np.float32)
+    row = np.ones(optimizer.BLOCK + 1, np.float32)
     optimizer.sgd(row, row.copy(), row.copy(), 1, 0, 0, 0, False)  # most nets' first
 
 

@@ -29,7 +29,7 @@ CALLER = ir.FunctionType(ir.VoidType(), [INT64, INT64])
 def share_out(typing, job, count, arguments):  # type: ignore[no-untyped-def]
     """Call ``job(i, *arguments)`` for i = 0 … ``count`` − 1; each thread takes one run of them.
 
-    ``job`` is a function compiled by `serial`, whose result and errors nobody sees, and
+    ``job`` is a function compiled by `compiled.serial`, whose result and errors nobody sees, and
     ``arguments`` a tuple. `numba.get_thread_id` tells a job the memory that is its thread's own.
     """
     n = types.int64

@@ -1,21 +1,23 @@
 """One step of an optimiser on one parameter: every array read once and written once.
 
 The arrays p (the parameter), g (its gradient) and the optimiser's own are changed in place, g
-excepted. They run over flat memory in the parameter's own axis order; a small parameter, which
-costs less than waking a second thread, and one whose memory has gaps take the NumPy definition,
-which does the same operations on each element and so gives the same bits.
+excepted. They run over flat memory in the parameter's own axis order; a parameter of one block,
+which costs less than waking a second thread, by this one. One whose memory has gaps takes the NumPy
+definition, which does the same operations on each element and so gives the same bits.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
-from numba import prange
 
 from minifcn import device
-from minifcn.kernels.compiled import parallel
+from minifcn.kernels.compiled import serial
+from minifcn.kernels.jobs import share_out
 from minifcn.launch import launch
 
-SMALL = 4096  # elements; below this NumPy's single thread is faster
+BLOCK = 4096  # elements that a thread takes at a time
 
 
 def sgd(
@@ -39,7 +41,11 @@ def sgd(
     elif device.is_gpu(p):
         _step_cuda("sgd", [*flat[:2], None if b is None else flat[2]], *rates, nesterov)
     else:
-        _sgd_numba(*flat, b is not None, *rates, nesterov)
+        arguments = *flat, b is not None, *rates, nesterov
+        if p.size <= BLOCK:
+            _sgd_block(0, *arguments)
+        else:
+            _sgd_numba(-(-p.size // BLOCK), arguments)
 
 
 def adam(
@@ -64,23 +70,32 @@ def adam(
         _adam_numpy(p, g, m, v, *rates)
     elif device.is_gpu(p):
         _step_cuda("adam", flat, *rates)
+    elif p.size <= BLOCK:
+        _adam_block(0, *flat, *rates)
     else:
-        _adam_numba(*flat, *rates)
+        _adam_numba(-(-p.size // BLOCK), (*flat, *rates))
 
 
 def _flat(p: np.ndarray, g: np.ndarray, *own: np.ndarray) -> list[np.ndarray] | None:
     """All arrays as one row in p's axis order; None where the definition shall do the step."""
-    alone = not device.is_gpu(p) and (p.size < SMALL or device.is_reference())
-    if alone or p.dtype not in (np.float32, np.float64):
+    defined = device.is_reference() and not device.is_gpu(p)
+    if defined or p.dtype not in (np.float32, np.float64):
         return None
-    axes = sorted(range(p.ndim), key=lambda axis: -abs(p.strides[axis]))
-    rows = [a.transpose(axes) for a in (p, g, *own)]
-    rows[1] = device.array_module(p).ascontiguousarray(
-        rows[1], p.dtype
-    )  # it is only read, so it may be a copy
+    rows = [p, g, *own]
+    if p.ndim > 1:
+        axes = _axes(p.strides)
+        rows = [a.transpose(axes) for a in rows]
+    if not rows[1].flags.c_contiguous or g.dtype != p.dtype:  # it is only read: a copy will do
+        rows[1] = device.array_module(p).ascontiguousarray(rows[1], p.dtype)
     if not all(row.flags.c_contiguous for row in rows):
         return None
     return [row.reshape(-1) for row in rows]
+
+
+@lru_cache(maxsize=1024)
+def _axes(strides: tuple[int, ...]) -> list[int]:
+    """The axes of an array with these strides as they lie in memory, the slowest first."""
+    return sorted(range(len(strides)), key=lambda axis: -abs(strides[axis]))
 
 
 # -- the definition ------------------------------------------------------------------------------
@@ -119,9 +134,18 @@ def _step_cuda(kernel, arrays, *rates):  # type: ignore[no-untyped-def]
 # -- Numba -----------------------------------------------------------------------------------------
 
 
-@parallel
-def _sgd_numba(p, g, b, buffered, lr, momentum, take, decay, nesterov):  # type: ignore[no-untyped-def]
-    for i in prange(p.size):
+@serial
+def _elements(block, size):  # type: ignore[no-untyped-def]
+    """The numbers of a block's elements, unsigned: of a signed one the code asks if it is negative.
+
+    A loop that asks takes twice as long.
+    """
+    return range(np.uint64(block * BLOCK), np.uint64(min((block + 1) * BLOCK, size)))
+
+
+@serial
+def _sgd_block(block, p, g, b, buffered, lr, momentum, take, decay, nesterov):  # type: ignore[no-untyped-def]
+    for i in _elements(block, p.size):
         step = p[i] * decay + g[i] if decay != 0 else g[i]
         if buffered:
             b[i] = b[i] * momentum + step * take
@@ -129,11 +153,21 @@ def _sgd_numba(p, g, b, buffered, lr, momentum, take, decay, nesterov):  # type:
         p[i] -= step * lr
 
 
-@parallel
-def _adam_numba(p, g, m, v, lr, take1, keep2, take2, root, eps, decay, shrink):  # type: ignore[no-untyped-def]
-    for i in prange(p.size):
+@serial
+def _sgd_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_sgd_block, count, arguments)
+
+
+@serial
+def _adam_block(block, p, g, m, v, lr, take1, keep2, take2, root, eps, decay, shrink):  # type: ignore[no-untyped-def]
+    for i in _elements(block, p.size):
         p[i] *= shrink
         d = p[i] * decay + g[i]
         m[i] += (d - m[i]) * take1
         v[i] = v[i] * keep2 + d * d * take2
         p[i] -= m[i] / (np.sqrt(v[i]) / root + eps) * lr
+
+
+@serial
+def _adam_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_adam_block, count, arguments)

@@ -14,7 +14,8 @@ or two), each A[i, k] is broadcast, and one fused multiply-add goes to each accu
 A loop that LLVM vectorises by itself does not keep such a tile in registers, so the tile is written
 as LLVM code here, through `numba.extending.intrinsic`; everything around it is plain Numba.
 
-21 classes would leave a third of two vectors unused, so a row can also be one vector and a half.
+21 classes would leave a third of two vectors unused, so a row can also be one vector and a half:
+`narrow_columns` tells where that pays.
 
 Tiles come in two heights, which together make every multiple of 4 from 8 on (of 2 from 4 on, where
 there are 16 registers): channels and pixels seldom leave rows over that would be computed in vain.
@@ -47,7 +48,7 @@ from numba.extending import intrinsic
 
 from minifcn.kernels import address
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.vector import LLVM_FLOAT, REGISTERS, Emitter, lanes, pointer
+from minifcn.kernels.vector import HALVES, LLVM_FLOAT, REGISTERS, Emitter, lanes, pointer
 
 #: rows of the two tiles
 TALL, SHORT = (12, 8) if REGISTERS == 32 else (6, 4)
@@ -65,14 +66,16 @@ def columns(dtype: Any, wanted: int) -> int:
 
 
 def narrow_columns(dtype: Any, wanted: int) -> int:
-    """As `columns`, but one vector and a half if that takes no more tiles.
+    """As `columns`, but one vector and a half if that takes no more tiles, and less time.
 
-    For 21 classes that is 24 columns, not 32. Processors that take a wide vector in two halves, as
-    AMD's of the fourth generation do, save an eighth to a quarter; others lose nothing.
+    For 21 classes that is 24 columns, not 32. Where a wide vector is taken in two halves, as AMD's
+    processors of the fourth generation do, that saves an eighth to a quarter. Elsewhere it saves
+    nothing, and each A[i, k] is read twice, for a whole vector and for half of one.
     """
     tiles = -(-wanted // (2 * lanes(dtype)))
     middle = lanes(dtype) * 3 // 2
-    return middle if lanes(dtype) < wanted <= tiles * middle else columns(dtype, wanted)
+    narrow = HALVES and lanes(dtype) < wanted <= tiles * middle
+    return middle if narrow else columns(dtype, wanted)
 
 
 def half_vectors(dtype: Any, wide: int) -> int:

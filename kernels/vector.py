@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_name
 from numba import types
 from numba.core import cgutils, config
 from numba.core.codegen import get_host_cpu_features
@@ -32,6 +33,9 @@ _has = _features()
 VECTOR_BYTES = 64 if "avx512f" in _has else 32 if _has & {"avx", "avx2"} else 16
 #: how many of them there are
 REGISTERS = 32 if _has & {"avx512f", "neon"} else 16
+
+#: whether this processor takes a vector in two halves, so that half of one costs half
+HALVES = (VECTOR_BYTES, config.CPU_NAME or get_host_cpu_name()) in {(64, "znver4"), (32, "znver1")}
 
 INT64 = ir.IntType(64)
 LLVM_FLOAT = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}

@@ -12,6 +12,7 @@ memory is not held for nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,8 @@ class Function:
         if any(needs):
             self.needs = needs
             self.nodes = [None if x is None or not x.requires_grad else x.node for x in tensors]
-            kept = self._read(len(tensors))
-            self._kept = [x if i in kept else None for i, x in enumerate(tensors)]
+            kept = _read(type(self), needs)  # type: ignore[arg-type]  # classes are hashable
+            self._kept = [x if wanted else None for x, wanted in zip(tensors, kept, strict=True)]
             self._versions = [-1 if x is None else x._version for x in self._kept]
             self.shape, self.dtype = output.shape, output.dtype
             self.result: Tensor | None = None
@@ -124,13 +125,6 @@ class Function:
             )
         return array
 
-    def _read(self, count: int) -> set[int]:
-        """The positions of the inputs whose values the wanted gradients need."""
-        if self.reads is None:
-            return set(range(count))
-        wanted = (self.reads.get(i, ()) for i, need in enumerate(self.needs) if need)
-        return {position for positions in wanted for position in positions}
-
     def forget(self, segment: Segment) -> None:
         """Keep the place in the graph alone; ``segment`` computes again what was saved."""
         place = {name: self.__dict__[name] for name in ("nodes", "shape", "dtype", "result")}
@@ -147,3 +141,13 @@ class Function:
         """Give back all that was saved: the graph behind this node cannot be walked again."""
         self.__dict__.clear()
         self.used = True
+
+
+@lru_cache(maxsize=1024)  # a step asks for the same few of each operation
+def _read(operation: type[Function], needs: tuple[bool, ...]) -> tuple[bool, ...]:
+    """Whether the wanted gradients need the values of each input."""
+    if operation.reads is None:
+        return (True,) * len(needs)
+    wanted = (operation.reads.get(i, ()) for i, need in enumerate(needs) if need)
+    read = {position for positions in wanted for position in positions}
+    return tuple(i in read for i in range(len(needs)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minifcn as mf
-from minifcn.kernels import im2col, im2col_weight, lines, stream, winograd, workspace
+from minifcn.kernels import im2col, im2col_weight, lines, stream, tile, winograd, workspace
 from minifcn.kernels.tile import narrow_columns, rows
 from minifcn.kernels.vector import lanes
 
@@ -221,8 +221,11 @@ def test_a_weight_gradients_work_is_shared_out_without_gaps():
             assert len(ways) == 1
 
 
-def test_few_columns_take_a_vector_and_a_half_and_never_more_tiles():
+def test_few_columns_take_a_vector_and_a_half_and_never_more_tiles(monkeypatch):
     vector = lanes(np.float32)
+    monkeypatch.setattr(tile, "HALVES", False)
+    assert narrow_columns(np.float32, vector + 1) == 2 * vector
+    monkeypatch.setattr(tile, "HALVES", True)
     half = vector // 2
     for wanted in range(1, 20 * vector):
         wide = narrow_columns(np.float32, wanted)

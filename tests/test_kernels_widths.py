@@ -14,8 +14,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HOST = {name for name, present in llvm.get_host_cpu_features().items() if present}
+#: a processor that takes these vectors in halves: tiles of one vector and a half run there alone
+HALVES = {
+    "NUMBA_CPU_NAME": "znver4",
+    "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+avx512f,+avx512bw,+avx512dq,+avx512vl,-sse4a",
+}
 WIDTHS = {  # lanes of float32: the settings, and what this processor must have to run the code
-    16: ({}, "avx512f"),
+    16: (HALVES, "avx512f"),
     8: ({"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma"}, "avx2"),
     4: ({"NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": "+sse4.2"}, "sse4.2"),
 }
@@ -45,26 +50,27 @@ def test_every_algorithm(lanes, tmp_path):
 
 
 def shown(**settings):
-    """(bytes of a vector, registers) that an import finds."""
+    """(bytes of a vector, registers, whether it is taken in halves) that an import finds."""
     code = "import minifcn.kernels.conv2d, minifcn.kernels.vector as v"
-    result = run("-c", f"{code}; print(v.VECTOR_BYTES, v.REGISTERS)", **settings)
+    result = run("-c", f"{code}; print(v.VECTOR_BYTES, v.REGISTERS, int(v.HALVES))", **settings)
     assert result.returncode == 0, result.stderr
     return tuple(int(word) for word in result.stdout.split())
 
 
 def test_without_settings_the_host_s_own_width():
     wide = 64 if "avx512f" in HOST else 32 if HOST & {"avx", "avx2"} else 16
-    assert shown() == (wide, 32 if HOST & {"avx512f", "neon"} else 16)
+    assert shown()[:2] == (wide, 32 if HOST & {"avx512f", "neon"} else 16)
 
 
 @pytest.mark.parametrize(
     "settings, found",
     [
-        ({"NUMBA_CPU_NAME": "generic"}, (16, 16)),
-        ({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, (16, 16)),
-        (WIDTHS[8][0], (32, 16)),
-        (WIDTHS[4][0], (16, 16)),
-        ({"NUMBA_CPU_NAME": "cortex-a72", "NUMBA_CPU_FEATURES": "+neon"}, (16, 32)),
+        ({"NUMBA_CPU_NAME": "generic"}, (16, 16, 0)),
+        ({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, (16, 16, 0)),
+        (HALVES, (64, 32, 1)),
+        (WIDTHS[8][0], (32, 16, 0)),
+        (WIDTHS[4][0], (16, 16, 0)),
+        ({"NUMBA_CPU_NAME": "cortex-a72", "NUMBA_CPU_FEATURES": "+neon"}, (16, 32, 0)),
     ],
     ids=str,
 )
@@ -75,4 +81,4 @@ def test_other_processors(settings, found):
 def test_numba_s_own_switch_for_avx():
     if "avx" not in HOST:
         pytest.skip("this processor has no avx")
-    assert shown(NUMBA_ENABLE_AVX="0") == (16, 16)
+    assert shown(NUMBA_ENABLE_AVX="0")[:2] == (16, 16)

@@ -47,8 +47,10 @@ def filled(like: Any, shape: tuple[int, ...], value: float | None) -> Any:
 
 def pair(op: str, name: str, value: int | Sequence[int]) -> Pair:
     """A setting given as one number for both axes, or as (vertical, horizontal)."""
-    if type(value) is int:  # most are: a net asks a hundred times a step
+    if type(value) is int:
         return value, value
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int:
+        return value  # as layers keep them: a net asks a hundred times a step
     both = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(both) != 2 or not all(isinstance(n, int | np.integer) for n in both):
         raise ShapeError(f"{op}: {name} is {value}, wanted one integer or (vertical, horizontal)")

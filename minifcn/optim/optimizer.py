@@ -215,7 +215,10 @@ class Optimizer:
 
 def _follow(p: Tensor, state: dict[str, Any]) -> None:
     """Move a parameter's own arrays to where it lives now, if it has moved since the last step."""
+    here = isinstance(p.data, np.ndarray)
     for name, value in state.items():
+        if here and isinstance(value, np.ndarray):
+            continue
         is_array = isinstance(value, np.ndarray) or device.is_gpu(value)
         if is_array and device.name_of(value) != p.device:
             state[name] = device.move(value, p.device)
