@@ -177,10 +177,15 @@ def _summing_strip(A, a, at, first, B, b, b_k, C, c, c_row, pixels, count, halve
 @lru_cache
 def summing_code(dtype: np.dtype) -> int:
     """The address of `summing_strip`'s machine code for an element type."""
+    return int(compiled_summing_strip(dtype).address)
+
+
+def compiled_summing_strip(dtype: np.dtype) -> Any:
+    """That code, as Numba gives it."""
     number = types.float32 if dtype == np.float32 else types.float64
     array, places, n = types.CPointer(number), types.CPointer(types.int64), types.int64
     signature = types.void(array, n, places, n, array, n, n, array, n, n, n, n, n)
-    return int(address.compiled(_summing_strip, signature).address)
+    return address.compiled(_summing_strip, signature)
 
 
 @intrinsic

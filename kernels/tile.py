@@ -276,12 +276,17 @@ def _strip(  # type: ignore[no-untyped-def]
 @lru_cache
 def strip_code(dtype: np.dtype) -> int:
     """The address of `strip`'s machine code for an element type."""
+    return int(compiled_strip(dtype).address)
+
+
+def compiled_strip(dtype: np.dtype) -> Any:
+    """That code, as Numba gives it."""
     number = types.float32 if dtype == np.float32 else types.float64
     array, n = types.CPointer(number), types.int64
     signature = types.void(
         array, *[n] * 3, array, n, n, array, n, n, array, *[n] * 4, n, number, n, n
     )
-    return int(address.compiled(_strip, signature).address)
+    return address.compiled(_strip, signature)
 
 
 @intrinsic

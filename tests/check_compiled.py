@@ -16,7 +16,7 @@ from numba.core.dispatcher import Dispatcher
 
 import minifcn as mf
 from minifcn import kernels
-from minifcn.kernels import tile
+from minifcn.kernels import gathered, tile
 
 
 def dispatchers():
@@ -48,8 +48,11 @@ def main(plant):
     for name, dispatcher in found.items():
         if sum(dispatcher.stats.cache_misses.values()):
             print(name)
-    if not tile._compiled_strip(np.dtype(np.float32)).cache_hits:
+    float32 = np.dtype(np.float32)
+    if not tile.compiled_strip(float32).cache_hits:
         print("tile._strip")
+    if not gathered.compiled_summing_strip(float32).cache_hits:
+        print("gathered._summing_strip")
 
 
 if __name__ == "__main__":
