@@ -17,7 +17,7 @@ from minifcn.kernels.vector import INT64, pointer
 
 
 @lru_cache
-def compiled(function: Callable[..., Any], signature: Any) -> Any:
+def machine_code(function: Callable[..., Any], signature: Any) -> Any:
     """The function's machine code for a signature, in which arrays are `numba.types.CPointer`."""
     return cfunc(signature, cache=True, error_model="numpy")(function)
 

@@ -3,7 +3,8 @@
 =========  ======================================================  ===========================
 name       what                                                    serves
 =========  ======================================================  ===========================
-im2col     panels of the column matrix, times register tiles       everything
+im2col     panels of the column matrix, times register tiles;      everything
+           with few channels rows of the picture instead (`lines`)
 gemm       the same without a panel: the picture is the matrix     1×1 kernels of stride 1
 direct     tap by tap, no column matrix, each weight read once     all but weight gradients
 winograd2  F(2×2, 3×3): 16 multiplications for 36; 25 of stride 2  3×3 kernels of stride 1, 2
@@ -43,7 +44,9 @@ FORCIBLE = ("im2col", "direct", "winograd2", "winograd4")
 MANY_WEIGHTS = 1 << 20  # from here on, reading them is what takes the time …
 FEW_PIXELS = 1024  # … if no more than so many pixels meet them
 CACHE_BYTES = 16 << 20  # of the third-level cache, for the weights
-FEW_TILES = 64  # up to here Winograd's threads share the columns, if there are enough of them
+#: up to here Winograd's threads share the columns, if there are enough of them; of more tiles, as
+#: under a kernel in parts, so many at a time
+FEW_TILES = 64
 
 _forced: str | None = None
 

@@ -185,7 +185,7 @@ def compiled_summing_strip(dtype: np.dtype) -> Any:
     number = types.float32 if dtype == np.float32 else types.float64
     array, places, n = types.CPointer(number), types.CPointer(types.int64), types.int64
     signature = types.void(array, n, places, n, array, n, n, array, n, n, n, n, n)
-    return address.compiled(_summing_strip, signature)
+    return address.machine_code(_summing_strip, signature)
 
 
 @intrinsic

@@ -5,8 +5,8 @@
 With the panel of some pixels as a matrix (pixels, taps · C), this is its transpose times the
 (pixels, K) of dy. A thread takes some rows of the result (taps and channels) and sums over all
 pixels, a few hundred at a time, in one fixed order. A result too small to share out that way, as a
-first layer's, is summed in a fixed number of parts of the pixels, added in order at the end: the
-bits do not depend on the number of threads.
+narrow 1×1 layer's, is summed in a fixed number of parts of the pixels, added in order at the end:
+the bits do not depend on the number of threads.
 
 With many channels a piece of work is one tap or less, and needs no panel: it lists the pixels that
 the tap meets the picture for, with the address of what they read (see `gathered`). The others are
@@ -125,7 +125,8 @@ def _shares(
     """
     features = taps * c
     count = -(-features // SHARE)
-    alone = taps == 1 or (c % UNIT == 0 and c >= DEEP)  # whatever the threads: sums depend on it
+    # whatever the threads: of a tap alone, pixels that it meets padding for are left out of a sum
+    alone = c % UNIT == 0 and c >= (SHORT if taps == 1 else DEEP)
     if 1 < groups * parts * count < 4 * threads:  # the same work for every thread
         count = -(-count // threads) * threads
     if c % UNIT or c < SHORT:  # tiles do not end where taps do: pieces of whole tiles then

@@ -14,12 +14,16 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import prange, types
+from numba import get_num_threads, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minifcn.kernels.compiled import parallel
 from minifcn.kernels.vector import INT64
+
+# Threads are there from now on. Machine code from the disk would start them only if it had been
+# compiled together with `_call_each`; where that came from the disk too it would crash.
+get_num_threads()
 
 #: machine code that calls a job: of the address where its arguments stand, and of its number
 CALLER = ir.FunctionType(ir.VoidType(), [INT64, INT64])
@@ -29,8 +33,9 @@ CALLER = ir.FunctionType(ir.VoidType(), [INT64, INT64])
 def share_out(typing, job, count, arguments):  # type: ignore[no-untyped-def]
     """Call ``job(i, *arguments)`` for i = 0 … ``count`` − 1; each thread takes one run of them.
 
-    ``job`` is a function compiled by `compiled.serial`, whose result and errors nobody sees, and
-    ``arguments`` a tuple. `numba.get_thread_id` tells a job the memory that is its thread's own.
+    ``job`` is a function compiled by `compiled.serial`, whose result and errors nobody sees: it may
+    not raise, nor allocate. ``arguments`` is a tuple. `numba.get_thread_id` tells a job the memory
+    that is its thread's own.
     """
     n = types.int64
     signature = types.void(job, n, arguments)

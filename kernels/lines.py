@@ -54,7 +54,7 @@ IN_VAIN = 1.1  # of a row of results is computed, at most
 PIECES = 4  # of work for a thread, in each phase
 PIXELS = 2 * STRIP  # of dy that stay in the first cache while all taps meet them
 SMALL = 1 << 15  # elements of a result that is summed in parts …
-PARTS = 16  # … so many, each of `LEAST` pixels or more
+PARTS = 16  # … so many, of about `LEAST` pixels or more
 LEAST = 256
 
 
@@ -345,7 +345,7 @@ def _weight_plan(taps: Taps, n: int, c: int, k: int, dtype: Any, threads: int) -
     wide = narrow_columns(dtype, k)
     across, pixels = -(-k // wide) * wide, n * height * width
     small = lines * rows(length) * across <= SMALL
-    parts = max(1, min(PARTS, pixels // LEAST)) if small else 1
+    parts = max(1, min(PARTS, pixels // LEAST, n * height)) if small else 1
     shares = min(lines, PIECES * threads)
     cuts = [n * height * part // parts for part in range(parts + 1)]
     ends = [lines * share // shares for share in range(shares + 1)]
@@ -364,8 +364,8 @@ def _weight_plan(taps: Taps, n: int, c: int, k: int, dtype: Any, threads: int) -
 
 @serial
 def _weight_piece(  # type: ignore[no-untyped-def]
-    item, code, x, dy, sums, bias_sums, steps, work, room, gradients, places, window, high, height,
-    across, wide, halves, side,
+    item, code, x, dy, sums, bias_sums, steps, work, room, gradients, places, window, high,
+    sum_rows, across, wide, halves, side,
 ):  # fmt: skip
     _, p, q, k = dy.shape
     part, low, up, begin, end = work[item]
@@ -374,8 +374,8 @@ def _weight_piece(  # type: ignore[no-untyped-def]
     length, columns = seen * column, (q - 1) * steps[1] + seen
     panel, gradient = room[nb.get_thread_id()], gradients[nb.get_thread_id()]
     at, row_sums = places[nb.get_thread_id()], len(gradient) - k
-    base = part * lines * height * across
-    clear(sums, base + low * height * across, (up - low) * height * across)
+    base = part * lines * sum_rows * across
+    clear(sums, base + low * sum_rows * across, (up - low) * sum_rows * across)
     clear(panel, 0, len(panel))  # the last tile hangs over what is laid there
     number, first = begin, 0  # of the row, and in it
     while number < end:
@@ -412,7 +412,7 @@ def _weight_piece(  # type: ignore[no-untyped-def]
                     image, to = (number + i) // p, i * columns * column
                     lay(x, image, row, apart, high, left, columns, panel, to, side)
             for j in range(across // wide):
-                to = base + n * height * across + j * wide
+                to = base + n * sum_rows * across + j * wide
                 summing_strip(
                     code, panel, 0, at, 0, source, start + j * wide, step, sums, to, across, count,
                     length, halves,

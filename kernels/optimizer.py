@@ -1,9 +1,10 @@
 """One step of an optimiser on one parameter: every array read once and written once.
 
 The arrays p (the parameter), g (its gradient) and the optimiser's own are changed in place, g
-excepted. They run over flat memory in the parameter's own axis order; a parameter of one block,
-which costs less than waking a second thread, by this one. One whose memory has gaps takes the NumPy
-definition, which does the same operations on each element and so gives the same bits.
+excepted. They run over flat memory in the parameter's own axis order. A parameter of one block
+takes its step on the calling thread: that costs less than waking a second. One whose memory has
+gaps takes the NumPy definition, which does the same operations on each element and so gives the
+same bits.
 """
 
 from __future__ import annotations

@@ -286,7 +286,7 @@ def compiled_strip(dtype: np.dtype) -> Any:
     signature = types.void(
         array, *[n] * 3, array, n, n, array, n, n, array, *[n] * 4, n, number, n, n
     )
-    return address.compiled(_strip, signature)
+    return address.machine_code(_strip, signature)
 
 
 @intrinsic
@@ -310,8 +310,8 @@ def strip(  # type: ignore[no-untyped-def]
         n, A, n, n, n, B, n, n, S, n, n, C, n, n, n, n, n, A.dtype, n, n
     )  # fmt: skip
 
-    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
         address.call(context, builder, signature, args)
         return context.get_dummy_value()
 
-    return signature, code
+    return signature, generate

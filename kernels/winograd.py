@@ -11,13 +11,13 @@ few multiplications by constants.
 
 The gradient for w is the same with the roles exchanged: `winograd_weight`.
 
-Where a picture has many tiles, threads share those, and the weights are transformed first, for all
-of them. Patches then stay in a thread's second-level cache while all weights pass by, or, if they
-are too many for it, those of one frequency do while some blocks of columns pass by. Where there are
-few tiles and many weights, writing and reading the transformed weights would take most of the time:
-there threads share the columns, and each transforms the weights of a few just before they are
-multiplied. It does so a few channels at a time, whose patches, weights and products share a
-second-level cache.
+Where a picture has many tiles, threads share those (`_some_tiles`), and the weights are transformed
+first, for all of them. Patches then stay in a thread's second-level cache while all weights pass
+by, or, if they are too many for it, those of one frequency do while some blocks of columns pass by.
+Where there are few tiles and many weights, writing and reading the transformed weights would take
+most of the time: there threads share the columns (`_some_columns`), and each transforms the weights
+of a few just before they are multiplied. It does so some channels at a time, whose patches, weights
+and products share a second-level cache.
 
 A kernel larger than 3×3 is several of 3×3 beside each other, filled up with zeros: each looks at
 the picture three pixels further on, and their products are summed before they are transformed back.
@@ -136,13 +136,13 @@ def conv(
     reached, threads = (out[0] + cut[0], out[1] + cut[1]), nb.get_num_threads()
     tiles = count_tiles(n, reached, dilation, tile.results)
     parts = -(-kernel[0] // 3), -(-kernel[1] // 3)
-    few = parts != (1, 1) or (tiles <= FEW_TILES and groups * blocks >= threads)
+    on_the_way = parts != (1, 1) or (tiles <= FEW_TILES and groups * blocks >= threads)
     filters, vectors = _padded(by_tap, groups, blocks * wide), wide // lanes(x.dtype)
     start = np.zeros((groups, blocks * wide), x.dtype)
     if bias is not None:
         start[:, :k] = bias.reshape(groups, k)
     # one row of weights more than needed: streams a power of two apart would share a cache set
-    if few:
+    if on_the_way:
         weights = workspace.empty((threads, frequencies, min(c, DEPTH) + 1, wide), x.dtype)
         chunk = max(1, min(tiles, FEW_TILES))
         if tiles > threads * chunk:
@@ -155,20 +155,23 @@ def conv(
         _weights_loop(groups * blocks * -(-c // PART), (filters, weights.reshape(-1), c, *form))
         size = frequencies * x.itemsize * (deep + wide)
         chunk = max(PATCHES_BYTES // size, min(96, 12 * c // 32), TALL)
-        chunk, shares = _even(tiles, chunk, threads), 1
+        chunk = _even(tiles, chunk, threads)
         large = frequencies * x.itemsize * deep * chunk > 2 * PATCHES_BYTES
         together = min(blocks, TOGETHER) if large else 1
     room = rows(chunk) + TALL
-    patches = workspace.empty((threads, frequencies, room * deep + line), x.dtype)
-    products = workspace.empty((threads, frequencies, together * (room * wide + line)), x.dtype)
-    edges = workspace.empty((threads, frequencies * max(deep, wide)), x.dtype)
     arguments = (
-        strip_code(x.dtype), x, filters, weights.reshape(-1), start.reshape(-1), y, patches,
-        products, edges, padding, cut, dilation, kernel, chunk, shares, together, few, c, k, wide,
-        half_vectors(x.dtype, wide), tuple(tile), four, strided, flipped,
-        x.dtype.type(floor), past_caches(y, k),
+        strip_code(x.dtype), x, weights.reshape(-1), start.reshape(-1), np.zeros(wide, x.dtype), y,
+        workspace.empty((threads, frequencies, room * deep + line), x.dtype),
+        workspace.empty((threads, frequencies, together * (room * wide + line)), x.dtype),
+        workspace.empty((threads, frequencies * max(deep, wide)), x.dtype),
+        padding, cut, dilation, tiles, chunk, together, c, k, wide, half_vectors(x.dtype, wide),
+        tuple(tile), four, strided, x.dtype.type(floor), past_caches(y, k),
     )  # fmt: skip
-    _conv_loop(groups * -(-tiles // chunk) * shares, arguments)
+    chunks = groups * -(-tiles // chunk)
+    if on_the_way:
+        _columns_loop(chunks * shares, (*arguments, filters, kernel, shares, flipped))
+    else:
+        _tiles_loop(chunks, arguments)
     return y
 
 
@@ -298,54 +301,136 @@ def transformed(  # type: ignore[no-untyped-def]
 
 
 @serial
-def _conv_share(  # type: ignore[no-untyped-def]
-    item, code, x, by_tap, weights, start, y, patches, products, edges, padding, cut, dilation,
-    kernel, chunk, shares, together, few, c, k, wide, halves, tile, four, strided, flipped, floor,
-    past,
+def _patches_of(  # type: ignore[no-untyped-def]
+    x, first, count, reached, padding, dilation, channel, depth, deep, edge, patch, apart, tile,
+    vectors, four, strided,
 ):  # fmt: skip
-    images, p, q, all_k = y.shape
-    groups, blocks = all_k // k, (k + wide - 1) // wide
-    n, _, step, m = tile
-    reached = p + cut[0], q + cut[1]
-    down = ((reached[0] + dilation[0] - 1) // dilation[0] + m - 1) // m
-    across = ((reached[1] + dilation[1] - 1) // dilation[1] + m - 1) // m
-    tiles = images * dilation[0] * dilation[1] * down * across
+    """Bᵀ d B of ``count`` tiles from number ``first`` on, of ``depth`` channels, tile by tile.
+
+    ``deep`` are the channels with those that fill up a vector.
+    """
+    _, _, step, m = tile
+    for t in range(count):
+        image, row, column = place(first + t, *reached, dilation, m)
+        transformed(
+            x, image, row * step // m - padding[0], column * step // m - padding[1], dilation,
+            channel, depth, deep, vectors, edge, patch, t * deep, apart, tile, four, strided,
+        )  # fmt: skip
+
+
+@serial
+def _write_results(  # type: ignore[no-untyped-def]
+    y, product, here, between, first, count, reached, cut, dilation, channel, used, wide, vectors,
+    start, at, edge, tile, four, strided, floor, past,
+):  # fmt: skip
+    """max(floor, Aᵀ M A + start) of ``count`` tiles, into ``used`` channels of y."""
+    _, p, q, all_k = y.shape
+    flat_y, (n, _, _, m) = y.reshape(-1), tile
+    for t in range(count):
+        image, row, column = place(first + t, *reached, dilation, m)
+        row, column = row - cut[0], column - cut[1]
+        last_row, last_column = row + (m - 1) * dilation[0], column + (m - 1) * dilation[1]
+        inside = row >= 0 and column >= 0 and last_row < p and last_column < q
+        inside = inside and used == wide
+        target, to, to_row, to_column = edge, 0, m * wide, wide
+        if inside:
+            target, to = flat_y, ((image * p + row) * q + column) * all_k + channel
+            to_row, to_column = dilation[0] * q * all_k, dilation[1] * all_k
+        _result(
+            four, strided, product, here + t * wide, n * between, between, target, to, to_row,
+            to_column, vectors, start, at, floor, past and inside,
+        )  # fmt: skip
+        if not inside:
+            for r in range(m):
+                for s in range(m):
+                    i, e = row + r * dilation[0], column + s * dilation[1]
+                    if 0 <= i < p and 0 <= e < q:
+                        to = ((image * p + i) * q + e) * all_k + channel
+                        copy(flat_y, to, edge, (r * m + s) * wide, used)
+
+
+@serial
+def _some_tiles(  # type: ignore[no-untyped-def]
+    item, code, x, weights, start, zeros, y, patches, products, edges, padding, cut, dilation,
+    tiles, chunk, together, c, k, wide, halves, tile, four, strided, floor, past,
+):  # fmt: skip
+    """All columns of a chunk of tiles, with weights that were transformed for all."""
+    _, p, q, _ = y.shape
+    blocks, lanes, reached = (k + wide - 1) // wide, 2 * wide // halves, (p + cut[0], q + cut[1])
     chunks = (tiles + chunk - 1) // chunk
-    lanes = 2 * wide // halves
-    most = DEPTH if few else c
-    flat_y, least = y.reshape(-1), x.dtype.type(-np.inf)
-    parts, depths = ((kernel[0] + 2) // 3, (kernel[1] + 2) // 3), (c + most - 1) // most
+    group, first = item // chunks, item % chunks * chunk
+    count = min(chunk, tiles - first)
+    patch, product = patches[nb.get_thread_id()], products[nb.get_thread_id()]
+    edge = edges[nb.get_thread_id()]
+    apart, between, n = patch.shape[1], product.shape[1], tile[0]
+    flat_patch, flat_product = patch.reshape(-1), product.reshape(-1)
+    deep, own, room = (c + lanes - 1) // lanes * lanes, (c + 1) * wide, between // together
+    _patches_of(
+        x, first, count, reached, padding, dilation, group * c, c, deep, edge, flat_patch, apart,
+        tile, deep // lanes, four, strided,
+    )  # fmt: skip
+    for j in range(blocks):
+        block = group * blocks + j
+        if j % together == 0:
+            beside = min(together, blocks - j)
+            for f in range(n * n):
+                for e in range(beside):
+                    after = n * n if e < beside - 1 else 1 - e * n * n  # the block met next
+                    strip(
+                        code, flat_patch, f * apart, deep, 1,
+                        weights, ((block + e) * n * n + f) * own, wide, zeros, 0, 0,
+                        flat_product, f * between + e * room, wide, c, count, halves,
+                        x.dtype.type(-np.inf), False, after * own,
+                    )  # fmt: skip
+        _write_results(
+            y, flat_product, j % together * room, between, first, count, reached, cut, dilation,
+            group * k + j * wide, min(wide, k - j * wide), wide, wide // lanes, start,
+            block * wide, edge, tile, four, strided, floor, past,
+        )  # fmt: skip
+    if past:
+        fence()
+
+
+@serial
+def _some_columns(  # type: ignore[no-untyped-def]
+    item, code, x, weights, start, zeros, y, patches, products, edges, padding, cut, dilation,
+    tiles, chunk, together, c, k, wide, halves, tile, four, strided, floor, past, by_tap, kernel,
+    shares, flipped,
+):  # fmt: skip
+    """Some columns of a chunk of tiles: weights are transformed on the way, `DEPTH` channels."""
+    _, p, q, all_k = y.shape
+    groups, blocks, reached = all_k // k, (k + wide - 1) // wide, (p + cut[0], q + cut[1])
+    lanes, n = 2 * wide // halves, tile[0]
+    chunks = (tiles + chunk - 1) // chunk
     share, group = item % shares, item // shares // chunks
     first = item // shares % chunks * chunk
     count = min(chunk, tiles - first)
     patch, product = patches[nb.get_thread_id()], products[nb.get_thread_id()]
     edge = edges[nb.get_thread_id()]
-    zeros = np.zeros(wide, x.dtype)
     apart, between = patch.shape[1], product.shape[1]
     flat_patch, flat_product = patch.reshape(-1), product.reshape(-1)
     low_block, high_block = blocks * share // shares, blocks * (share + 1) // shares
     room = between // together  # for the products of a block
+    own = weights.size // len(patches) // (n * n)  # of a frequency's weights
+    at = nb.get_thread_id() * n * n * own
+    parts, depths = ((kernel[0] + 2) // 3, (kernel[1] + 2) // 3), (c + DEPTH - 1) // DEPTH
     for piece in range(parts[0] * parts[1] * depths):
         part_row, part_column = piece // depths // parts[1], piece // depths % parts[1]
-        low = piece % depths * most
-        depth = min(most, c - low)
+        low = piece % depths * DEPTH
+        depth = min(DEPTH, c - low)
         deep = (depth + lanes - 1) // lanes * lanes
-        for t in range(count):
-            image, row, column = place(first + t, *reached, dilation, m)
-            top = row * step // m - padding[0] + 3 * part_row * dilation[0]
-            left = column * step // m - padding[1] + 3 * part_column * dilation[1]
-            transformed(
-                x, image, top, left, dilation, group * c + low, depth, deep, deep // lanes,
-                edge, flat_patch, t * deep, apart, tile, four, strided,
-            )  # fmt: skip
-        for j in range(low_block, high_block if few else low_block):
-            block, here = group * blocks + j, (j - low_block) * room
-            own = weights.size // len(patches) // (n * n)
-            at = nb.get_thread_id() * n * n * own
+        above = padding[0] - 3 * part_row * dilation[0]
+        beside = padding[1] - 3 * part_column * dilation[1]
+        _patches_of(
+            x, first, count, reached, (above, beside), dilation, group * c + low, depth, deep,
+            edge, flat_patch, apart, tile, deep // lanes, four, strided,
+        )  # fmt: skip
+        for j in range(low_block, high_block):
+            here = (j - low_block) * room
             for e in range(depth):
                 _filter_of(
-                    by_tap, c, groups * blocks * wide, low + e, block * wide, kernel,
-                    part_row, part_column, edge, weights, at + e * wide, n, own,
+                    by_tap, c, groups * blocks * wide, low + e, (group * blocks + j) * wide,
+                    kernel, part_row, part_column, edge, weights, at + e * wide, n, own,
                     wide // lanes, wide, four, strided, flipped,
                 )  # fmt: skip
             for f in range(n * n):
@@ -355,50 +440,23 @@ def _conv_share(  # type: ignore[no-untyped-def]
                 strip(
                     code, flat_patch, f * apart, deep, 1, weights, at + f * own, wide,
                     before, at_before, before_row, flat_product, f * between + here, wide,
-                    depth, count, halves, least, False, 0,
+                    depth, count, halves, x.dtype.type(-np.inf), False, 0,
                 )  # fmt: skip
     for j in range(low_block, high_block):
-        block = group * blocks + j
-        if not few and j % together == 0:
-            beside = min(together, blocks - j)
-            own = (c + 1) * wide
-            for f in range(n * n):
-                for e in range(beside):
-                    after = n * n if e < beside - 1 else 1 - e * n * n  # the block met next
-                    strip(
-                        code, flat_patch, f * apart, deep, 1,
-                        weights, ((block + e) * n * n + f) * own, wide, zeros, 0, 0,
-                        flat_product, f * between + e * room, wide, c, count, halves, least,
-                        False, after * own,
-                    )  # fmt: skip
-        used, here = min(wide, k - j * wide), (j - low_block) % together * room
-        for t in range(count):
-            image, row, column = place(first + t, *reached, dilation, m)
-            row, column = row - cut[0], column - cut[1]
-            last_row, last_column = row + (m - 1) * dilation[0], column + (m - 1) * dilation[1]
-            inside = row >= 0 and column >= 0 and last_row < p and last_column < q
-            inside = inside and used == wide
-            target, to, to_row, to_column = edge, 0, m * wide, wide
-            if inside:
-                target, to = flat_y, ((image * p + row) * q + column) * all_k
-                to += group * k + j * wide
-                to_row, to_column = dilation[0] * q * all_k, dilation[1] * all_k
-            _result(
-                four, strided, flat_product, here + t * wide, n * between,
-                between, target, to, to_row, to_column, wide // lanes, start, block * wide,
-                floor, past and inside,
-            )  # fmt: skip
-            if not inside:
-                for r in range(m):
-                    for s in range(m):
-                        i, e = row + r * dilation[0], column + s * dilation[1]
-                        if 0 <= i < p and 0 <= e < q:
-                            to = ((image * p + i) * q + e) * all_k + group * k + j * wide
-                            copy(flat_y, to, edge, (r * m + s) * wide, used)
+        _write_results(
+            y, flat_product, (j - low_block) * room, between, first, count, reached, cut,
+            dilation, group * k + j * wide, min(wide, k - j * wide), wide, wide // lanes, start,
+            (group * blocks + j) * wide, edge, tile, four, strided, floor, past,
+        )  # fmt: skip
     if past:
         fence()
 
 
 @serial
-def _conv_loop(count, arguments):  # type: ignore[no-untyped-def]
-    share_out(_conv_share, count, arguments)
+def _tiles_loop(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_some_tiles, count, arguments)
+
+
+@serial
+def _columns_loop(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_some_columns, count, arguments)

@@ -90,9 +90,10 @@ def weight(
     edges = workspace.empty((threads, frequencies * max(most, across)), x.dtype)
     by_tap = workspace.empty((plan.parts, 9, c, groups * whole), x.dtype)
     arguments = (
-        strip_code(x.dtype), x, dy, patches, gradients, sums, edges, by_tap, padding, dilation,
-        groups, plan.jobs, plan.channels, plan.filters, len(plan.rounds) == 1, plan.chunk, wide,
-        half_vectors(x.dtype, wide), tuple(tile), m == 4, strided,
+        strip_code(x.dtype), x, dy, patches, gradients, sums, edges, np.zeros(wide, x.dtype),
+        by_tap, padding, dilation, groups, plan.jobs, plan.channels, plan.filters,
+        len(plan.rounds) == 1, plan.chunk, wide, half_vectors(x.dtype, wide), tuple(tile), m == 4,
+        strided,
     )  # fmt: skip
     _weight_loop(plan.rounds, arguments)
     total = by_tap[0] if plan.parts == 1 else by_tap.sum(axis=0)
@@ -225,8 +226,9 @@ def _both_transformed(  # type: ignore[no-untyped-def]
 
 @serial
 def _weight_job(  # type: ignore[no-untyped-def]
-    number, first_job, code, x, dy, patches, gradients, sums, edges, by_tap, padding, dilation,
-    groups, jobs, all_channels, all_filters, complete, chunk, wide, halves, tile, four, strided,
+    number, first_job, code, x, dy, patches, gradients, sums, edges, zeros, by_tap, padding,
+    dilation, groups, jobs, all_channels, all_filters, complete, chunk, wide, halves, tile, four,
+    strided,
 ):  # fmt: skip
     c, k, n = x.shape[3] // groups, dy.shape[3] // groups, tile[0]
     lanes, row = 2 * wide // halves, by_tap.shape[3]  # the elements of all output channels
@@ -242,7 +244,6 @@ def _weight_job(  # type: ignore[no-untyped-def]
     mine = min(nb.get_thread_id(), len(patches) - 1)
     patch, gradient = patches[mine].reshape(-1), gradients[mine].reshape(-1)
     total, edge = sums[mine].reshape(-1), edges[nb.get_thread_id()]
-    zeros = np.zeros(wide, x.dtype)
     for first in range(begin, max(end, begin + 1), chunk):
         count = min(chunk, end - first)
         for t in range(first_t, min(last_t, count)):

@@ -52,6 +52,12 @@ def deep_convolution():
     return F.conv2d(x, w, stride=2, padding=1), (x, w)
 
 
+def padded_pixelwise_convolution():
+    """Where a thread's share ends amid a tile; what only meets padding is left out or not."""
+    x, w = tensor(2, 18, 20, 20), tensor(32, 9, 1, 1, seed=1)
+    return F.conv2d(x, w, padding=1, groups=2), (x, w)
+
+
 def pixelwise_convolution():
     x, w = tensor(1, 40, 37, 53), tensor(64, 40, 1, 1, seed=1)
     return F.conv2d(x, w), (x, w)
@@ -125,6 +131,7 @@ CASES = [
     fully_connected_layer,
     deep_convolution,
     pixelwise_convolution,
+    padded_pixelwise_convolution,
     grouped_convolution,
     upsampling,
     depthwise_upsampling,

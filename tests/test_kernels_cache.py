@@ -57,7 +57,7 @@ def test_the_kernels_that_a_step_meets_late_are_compiled_ahead(tmp_path):
     call = [sys.executable, "-P", "-c", code]
     subprocess.run(call, cwd=decoy.parent, env=env, check=True)
     left = compiled(tmp_path)
-    assert "im2col._multiply_loop" in left and "winograd._conv_loop" in left
+    assert "im2col._multiply_loop" in left and "winograd._tiles_loop" in left
     late = {
         "cross_entropy._cross_entropy_numba",
         "depthwise._row_loop",
