@@ -90,7 +90,7 @@ def module(name: str) -> Any:
         return np
     reason = why_not(name)
     if reason:
-        raise InputError(f"device {name!r} cannot be used: {reason}")
+        raise InputError(f"device {name!r} cannot be used: {reason}; or use device 'cpu'")
     return _cupy() if name == "cuda" else importlib.import_module("minifcn.simulator")
 
 

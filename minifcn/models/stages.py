@@ -42,8 +42,8 @@ def hand_on(coarse: Mapping[str, np.ndarray], fine: FCN) -> list[str]:
     for names, what in ((too_many, "has"), (lacking, "lacks")):
         if names:
             raise InputError(
-                f"the coarser net {what} {_some(names)}, unlike {fine.config['head']}; hand on to "
-                "a head with the same skips or more, on the same trunk"
+                f"the net to start from {what} {_some(names)}, unlike {fine.config['head']}; hand "
+                "on to a head with the same skips or more, on the same trunk"
             )
     differ = [name for name, array in given.items() if array.shape != own[name].shape]
     if differ:

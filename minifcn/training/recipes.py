@@ -90,7 +90,8 @@ def next_stage(before: Settings, given: Mapping[str, Any]) -> Settings:
     finest = 4 if before.trunk in RESNET_BLOCKS else 2
     if "head" not in given and stride <= finest:
         raise InputError(
-            f"the run to start from is an {before.net}, the finest head there is; give --head"
+            f"the run to start from is an {before.net}, the finest head there is; give --head "
+            f"{before.head} to train it further, or start from a run with a coarser head"
         )
     chosen = {"head": f"fcn{stride // 2}s", **given, "weights": None}
     if given.get("layout", before.layout) != before.layout:
