@@ -14,16 +14,11 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import get_num_threads, prange, types
+from numba import njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minifcn.kernels.compiled import parallel
 from minifcn.kernels.vector import INT64
-
-# Threads are there from now on. Machine code from the disk would start them only if it had been
-# compiled together with `_call_each`; where that came from the disk too it would crash.
-get_num_threads()
 
 #: machine code that calls a job: of the address where its arguments stand, and of its number
 CALLER = ir.FunctionType(ir.VoidType(), [INT64, INT64])
@@ -85,7 +80,9 @@ def _call(context: Any, builder: Any, function: Any, signature: Any, args: Any) 
     context.call_internal_no_propagate(builder, result.fndesc, result.signature, args)
 
 
-@parallel
+# Not kept on disk: a kernel that is compiled beside it starts the threads whenever it is loaded.
+# One that was compiled beside a copy from the disk would not, and crash as the first to run.
+@njit(nogil=True, parallel=True)
 def _call_each(caller, arguments, count):  # type: ignore[no-untyped-def]
     for number in prange(count):
         _call_one(caller, arguments, number)

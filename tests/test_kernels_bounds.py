@@ -35,6 +35,20 @@ x = mf.Tensor(np.ones((1, 16, 100, 100), np.float32), requires_grad=True)
 """
 
 
+FORKED = """
+import os, sys, numpy as np, minifcn as mf, minifcn.functional as F
+x = mf.Tensor(np.ones((1, 16, 100, 100), np.float32))
+child = os.fork()
+assert (F.relu(x).numpy() == 1).all()
+sys.exit(os.waitpid(child, 0)[1] if child else 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_an_import_alone_starts_no_threads_that_a_forked_process_would_lack(tmp_path):
+    assert run("-c", FORKED, NUMBA_CACHE_DIR=str(tmp_path)).returncode == 0
+
+
 def test_a_kernel_from_the_disk_can_be_the_first_that_runs(tmp_path):
     """The second is compiled where the loop for jobs comes from the disk; the third loads it."""
     for kernel in ("relu", "pool", "pool"):
