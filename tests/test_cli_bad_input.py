@@ -145,6 +145,7 @@ def test_options_that_make_no_sense(data, tmp_path, capsys):
         (("--steps", "many"), ("--steps", "many")),
         (("--lr", "-1"), ("lr", "-1")),
         (("--crop", "12by9"), ("--crop", "12by9", "128x96")),
+        (("--crop", "0x5"), ("--crop", "0x5", "1 or more")),
         (("--resize", "0x9"), ("resize", "1 or more")),
         (("--widths", "4,4"), ("widths", "five")),
         (("--widths", "a"), ("--widths", "16,32")),

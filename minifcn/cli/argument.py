@@ -14,6 +14,8 @@ def size(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no size; write WIDTHxHEIGHT, such as 128x96"
         ) from None
+    if min(width, height) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} holds a length below 1; write 1 or more")
     return height, width
 
 

@@ -89,8 +89,7 @@ class Settings:
         for name in ("crop", "resize"):
             size = getattr(self, name)
             if size is not None and (len(size) != 2 or min(size) < 1):
-                found = "x".join(str(length) for length in reversed(size))
-                raise InputError(f"{name} is {found}; give WIDTHxHEIGHT, both 1 or more")
+                raise InputError(f"{name} is {size}; give a height and a width of 1 or more")
         _one_of("trunk", self.trunk, ("vgg", *TRUNKS))
         if not self.widths:  # a frozen record is written to only here, before anyone has seen it
             own = TRUNKS[self.trunk]["widths"] if self.trunk in TRUNKS else VGG_WIDTHS
