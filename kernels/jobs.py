@@ -76,7 +76,8 @@ def _call(context: Any, builder: Any, function: Any, signature: Any, args: Any) 
     """Call a compiled function; compile it for these types if it is not yet."""
     function.compile(signature)
     result = function.overloads[signature]
-    context.active_code_library.add_linking_library(result.library)
+    made = context.get_function(result.entry_point, result.signature)
+    context.add_linking_libs(made.libs)
     context.call_internal_no_propagate(builder, result.fndesc, result.signature, args)
 
 
