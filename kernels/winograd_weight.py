@@ -36,7 +36,8 @@ from minifcn.kernels.tile import (
     strip,
     strip_code,
 )
-from minifcn.kernels.winograd import (
+from minifcn.kernels.winograd_matrices import STRIDED, matrices
+from minifcn.kernels.winograd_tile import (
     copied_patch,
     count_tiles,
     place,
@@ -44,7 +45,6 @@ from minifcn.kernels.winograd import (
     transformed,
     whole_vectors,
 )
-from minifcn.kernels.winograd_matrices import STRIDED, matrices
 
 FEW_FILTERS = 1 << 14  # C·K up to which sums stay in a second-level cache, share by share
 SHARE = 64  # channels of such a share
