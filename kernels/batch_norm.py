@@ -24,6 +24,7 @@ from minifcn.kernels import workspace
 from minifcn.kernels.columns import THREADS, columns, lanes
 from minifcn.kernels.compiled import parallel, serial
 from minifcn.kernels.jobs import share_out
+from minifcn.kernels.parts import add_parts
 from minifcn.launch import launch
 
 STRIP = 64  # rows summed in the arrays' own precision before float64 takes over
@@ -132,12 +133,12 @@ def backward_sums(
     if device.is_reference():
         g = np.where(scale * x + shift > 0, grad, grad.dtype.type(0)) if relu else grad
         return g.sum(axis=0, dtype=np.float64), (g * (x - mean)).sum(axis=0, dtype=np.float64)
-    sums = np.zeros((-(-x.shape[0] // BLOCK), 2, x.shape[1]))
+    sums = np.zeros((max(1, -(-x.shape[0] // BLOCK)), 2, x.shape[1]))
     if x.size:
         parts = np.empty(sums.shape, x.dtype)
-        floor = _floor(x, relu)
-        _backward_sums_numba(len(sums), (grad, x, mean, scale, shift, floor, parts, sums))
-    one, two = sums.sum(axis=0)
+        arguments = grad, x, mean, scale, shift, _floor(x, relu), parts, sums
+        _backward_sums_numba(len(sums), arguments, sums.reshape(-1))
+    one, two = sums[0]
     return one, two
 
 
@@ -310,8 +311,9 @@ def _backward_sums_block(block, grad, x, mean, scale, shift, floor, parts, sums)
 
 
 @serial
-def _backward_sums_numba(count, arguments):  # type: ignore[no-untyped-def]
+def _backward_sums_numba(count, arguments, sums):  # type: ignore[no-untyped-def]
     share_out(_backward_sums_block, count, arguments)
+    add_parts(sums, count, sums)
 
 
 @parallel

@@ -16,6 +16,7 @@ from minifcn.kernels import workspace
 from minifcn.kernels.columns import THREADS, columns, lanes
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.jobs import share_out
+from minifcn.kernels.parts import add_parts
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter
 from minifcn.kernels.vector import lanes as vector_lanes
@@ -31,7 +32,7 @@ def column_sums(a: np.ndarray) -> np.ndarray:
     if device.is_gpu(a):
         return _sums_cuda("column_sums", (a,), a)
     if device.is_reference() or a.size <= SMALL:
-        return a.sum(axis=0, dtype=np.float64).astype(a.dtype)
+        return np.einsum("mc->c", a, dtype=np.float64).astype(a.dtype)
     return _sums(PLAIN, a, None, None)
 
 
@@ -77,17 +78,20 @@ def _sums_cuda(kernel: str, arrays: tuple[np.ndarray, ...], a: np.ndarray) -> np
 def _sums(way: int, a: np.ndarray, y: np.ndarray | None, g: np.ndarray | None) -> np.ndarray:
     """The sums of a, or of g, which this makes of a and y."""
     (m, c), width = a.shape, vector_lanes(a.dtype)
-    sums = np.zeros((-(-m // BLOCK), c))
-    parts = np.empty(sums.shape, a.dtype)
-    if a.size and c % width == 0:
+    if a.size == 0:
+        return np.zeros(c, a.dtype)
+    blocks, total = -(-m // BLOCK), np.empty(c, a.dtype)
+    sums, parts = np.zeros((blocks, c)), np.empty((blocks, c), a.dtype)
+    end = sums.reshape(-1), total
+    if c % width == 0:
         flat = (x.reshape(-1) for x in (a, a if y is None else y, parts if g is None else g))
         arguments = way, *flat, c, width, parts.reshape(-1), sums.reshape(-1)
-        _whole_vectors_numba(len(sums), arguments)
-    elif a.size and way == PLAIN:
-        _column_sums_numba(len(sums), (a, parts, sums))
-    elif a.size:
-        _relu_backward_sum_numba(len(sums), (a, y, g, parts, sums))
-    return sums.sum(axis=0).astype(a.dtype)
+        _whole_vectors_numba(blocks, arguments, *end)
+    elif way == PLAIN:
+        _column_sums_numba(blocks, (a, parts, sums), *end)
+    else:
+        _relu_backward_sum_numba(blocks, (a, y, g, parts, sums), *end)
+    return total
 
 
 PLAIN, GATED, GATED_PAST = range(3)  # no gate; g is written; g is written past the caches
@@ -145,6 +149,13 @@ def strip_sums(typing, way, a, y, g, at, step, parts, to, rows, apart):  # type:
 
 
 @serial
+def _finish(sums, count, total):  # type: ignore[no-untyped-def]
+    add_parts(sums, count, sums)
+    for e in range(len(total)):
+        total[e] = sums[e]
+
+
+@serial
 def _whole_vectors_block(block, way, a, y, g, c, width, parts, sums):  # type: ignore[no-untyped-def]
     m = a.size // c
     last, to = min(m, (block + 1) * BLOCK), block * c
@@ -160,8 +171,9 @@ def _whole_vectors_block(block, way, a, y, g, c, width, parts, sums):  # type: i
 
 
 @serial
-def _whole_vectors_numba(count, arguments):  # type: ignore[no-untyped-def]
+def _whole_vectors_numba(count, arguments, sums, total):  # type: ignore[no-untyped-def]
     share_out(_whole_vectors_block, count, arguments)
+    _finish(sums, count, total)
 
 
 # Channels that are no whole vectors. Elements are named by all their indices: a row taken out
@@ -183,8 +195,9 @@ def _column_sums_block(block, a, parts, sums):  # type: ignore[no-untyped-def]
 
 
 @serial
-def _column_sums_numba(count, arguments):  # type: ignore[no-untyped-def]
+def _column_sums_numba(count, arguments, sums, total):  # type: ignore[no-untyped-def]
     share_out(_column_sums_block, count, arguments)
+    _finish(sums, count, total)
 
 
 @serial
@@ -205,5 +218,6 @@ def _relu_backward_sum_block(block, grad, y, g, parts, sums):  # type: ignore[no
 
 
 @serial
-def _relu_backward_sum_numba(count, arguments):  # type: ignore[no-untyped-def]
+def _relu_backward_sum_numba(count, arguments, sums, total):  # type: ignore[no-untyped-def]
     share_out(_relu_backward_sum_block, count, arguments)
+    _finish(sums, count, total)

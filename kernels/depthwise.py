@@ -21,6 +21,7 @@ from minifcn import device
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.jobs import share_out
+from minifcn.kernels.parts import add_parts
 from minifcn.kernels.row import copy
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.vector import lanes
@@ -37,7 +38,7 @@ def along_taps(
     if y.size and taps.in_stride[1] == 1:
         # a row of pixels is one row of numbers, and the weights repeat along it
         again = lanes(x.dtype) * max(1, 256 // (lanes(x.dtype) * x.shape[3]))
-        weight, bias = np.tile(weight, (1, again)), np.tile(bias, again)
+        weight, bias = _repeated(weight, again), _repeated(bias[None], again)[0]
         rows = workspace.empty((nb.get_num_threads(), y.shape[2] * x.shape[3]), x.dtype)
         arguments = x, weight, bias, y, rows, taps.offset, taps.phases, strides
         _row_loop(len(y) * out[0], arguments)
@@ -48,14 +49,22 @@ def along_taps(
     return y
 
 
+def _repeated(rows: np.ndarray, times: int) -> np.ndarray:
+    """rows (M, C) as (M, times · C): each beside itself."""
+    beside = np.empty((len(rows), times, rows.shape[1]), rows.dtype)
+    beside[...] = rows[:, None]
+    return beside.reshape(len(rows), -1)
+
+
 def weight_along_taps(x: np.ndarray, dy: np.ndarray, taps: Taps) -> np.ndarray:
     """dL/dw (R·S, 1, C) from x (N, H, W, C) and dy (N, P, Q, C)."""
     n, p, q, c = dy.shape
-    by_row = np.zeros((p, len(taps.order) * c), x.dtype)  # summed in a fixed order below
+    by_row = np.zeros((max(p, 1), len(taps.order) * c), x.dtype)
     if dy.size:
         rows = workspace.empty((nb.get_num_threads(), _longest(taps) * c), x.dtype)
-        _weight_loop(p, (x, dy, by_row, rows, taps.offset, taps.run, taps.in_stride))
-    return by_row.sum(axis=0).reshape(len(taps.order), 1, c)
+        arguments = x, dy, by_row, rows, taps.offset, taps.run, taps.in_stride
+        _weight_loop(p, arguments, by_row.reshape(-1))
+    return by_row[0].reshape(len(taps.order), 1, c).copy()
 
 
 # -- CUDA: by the numbers (kernel, stride, padding, dilation), not by taps -------------------------
@@ -324,5 +333,6 @@ def _weight_row(i, x, dy, by_row, rows, offset, run, steps):  # type: ignore[no-
 
 
 @serial
-def _weight_loop(count, arguments):  # type: ignore[no-untyped-def]
-    share_out(_weight_row, count, arguments)
+def _weight_loop(rows, arguments, by_row):  # type: ignore[no-untyped-def]
+    share_out(_weight_row, rows, arguments)
+    add_parts(by_row, rows, by_row)

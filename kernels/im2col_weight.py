@@ -27,6 +27,7 @@ from minifcn.kernels.compiled import serial
 from minifcn.kernels.gathered import meetings, summing_code, summing_strip
 from minifcn.kernels.im2col import fill_panel
 from minifcn.kernels.jobs import share_out
+from minifcn.kernels.parts import add_parts
 from minifcn.kernels.row import clear, copy
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import (
@@ -63,13 +64,10 @@ def weight_along_taps(x: np.ndarray, dy: np.ndarray, taps: Taps, groups: int) ->
         workspace.empty((threads, 2, PIXELS), np.dtype(np.int64)),
         k, plan.wide, across, height, half_vectors(x.dtype, plan.wide), plan.lies, plan.alone,
     )  # fmt: skip
-    _weight_loop(len(plan.work), arguments)
+    _weight_loop(len(plan.work), arguments, sums.reshape(-1), len(sums))
     if (height, across) == (features, k) and groups == len(sums) == 1:
         return sums.reshape(len(taps.order), c, k)
-    total = sums[0, :, :features, :k]
-    for part in sums[1:]:
-        total = total + part[:, :features, :k]
-    ours = total.transpose(1, 0, 2)  # (taps · C, groups, K/groups)
+    ours = sums[0, :, :features, :k].transpose(1, 0, 2)  # (taps · C, groups, K/groups)
     return np.ascontiguousarray(ours).reshape(len(taps.order), c, groups * k)
 
 
@@ -208,5 +206,7 @@ def _weight_piece(  # type: ignore[no-untyped-def]
 
 
 @serial
-def _weight_loop(count, arguments):  # type: ignore[no-untyped-def]
+def _weight_loop(count, arguments, sums, parts):  # type: ignore[no-untyped-def]
     share_out(_weight_piece, count, arguments)
+    if parts > 1:
+        add_parts(sums, parts, sums)

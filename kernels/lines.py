@@ -34,6 +34,7 @@ from minifcn.kernels.compiled import serial
 from minifcn.kernels.gathered import summing_code, summing_strip
 from minifcn.kernels.jobs import share_out
 from minifcn.kernels.pack import in_blocks
+from minifcn.kernels.parts import add_parts
 from minifcn.kernels.row import FOUR, clear, copy, copy_four, copy_row, copy_vector
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.taps import Pair, Taps
@@ -310,13 +311,11 @@ def weight_along_taps(
         tuple(window), plan.high, plan.sums[2], plan.sums[3], wide,
         half_vectors(x.dtype, wide), lanes(x.dtype),
     )  # fmt: skip
-    _weight_loop(len(plan.work), arguments)
+    _weight_loop(len(plan.work), arguments, sums.reshape(-1), bias_sums.reshape(-1), len(sums))
     length = window.wide * plan.high * c  # S · rows of a line · C: more rows hang over
-    total = sums[0, :, :length, :k]
-    for part in sums[1:]:
-        total = total + part[:, :length, :k]
-    by_tap = total.reshape(-1, window.wide, plan.high, c, k).transpose(0, 2, 1, 3, 4)
-    db = bias_sums.sum(axis=0).astype(x.dtype) if summed else None
+    total = sums[0, :, :length, :k].reshape(-1, window.wide, plan.high, c, k)
+    by_tap = total.transpose(0, 2, 1, 3, 4)
+    db = bias_sums[0].astype(x.dtype) if summed else None
     return np.ascontiguousarray(by_tap).reshape(len(taps.order), c, k), db
 
 
@@ -423,5 +422,8 @@ def _weight_piece(  # type: ignore[no-untyped-def]
 
 
 @serial
-def _weight_loop(count, arguments):  # type: ignore[no-untyped-def]
+def _weight_loop(count, arguments, sums, bias_sums, parts):  # type: ignore[no-untyped-def]
     share_out(_weight_piece, count, arguments)
+    if parts > 1:
+        add_parts(sums, parts, sums)
+        add_parts(bias_sums, parts, bias_sums)

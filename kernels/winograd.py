@@ -127,34 +127,38 @@ def conv(
         start[:, :k] = bias.reshape(groups, k)
     # one row of weights more than needed: streams a power of two apart would share a cache set
     if on_the_way:
-        weights = workspace.empty((threads, frequencies, min(c, DEPTH) + 1, wide), x.dtype)
+        transformed_weights = threads, frequencies, min(c, DEPTH) + 1, wide
         chunk = max(1, min(tiles, FEW_TILES))
         if tiles > threads * chunk:
             chunk = _even(tiles, chunk, threads)
         shares = min(blocks, max(threads if tiles < threads * chunk else 1, -(-blocks // BESIDE)))
         deep, together = min(deep, DEPTH), -(-blocks // shares)
     else:
-        weights = workspace.empty((groups * blocks, frequencies, c + 1, wide), x.dtype)
-        form = wide, vectors, tile.n, four, strided, flipped
-        _weights_loop(groups * blocks * -(-c // PART), (filters, weights.reshape(-1), c, *form))
+        transformed_weights = groups * blocks, frequencies, c + 1, wide
         size = frequencies * x.itemsize * (deep + wide)
         chunk = max(PATCHES_BYTES // size, min(96, 12 * c // 32), TALL)
         chunk = _even(tiles, chunk, threads)
         large = frequencies * x.itemsize * deep * chunk > 2 * PATCHES_BYTES
         together = min(blocks, TOGETHER) if large else 1
     room = rows(chunk) + TALL
+    weights, patches, products, edges = workspace.together(
+        x.dtype,
+        transformed_weights,
+        (threads, frequencies, room * deep + line),
+        (threads, frequencies, together * (room * wide + line)),
+        (threads, frequencies * max(deep, wide)),
+    )
     arguments = (
         strip_code(x.dtype), x, weights.reshape(-1), start.reshape(-1), np.zeros(wide, x.dtype), y,
-        workspace.empty((threads, frequencies, room * deep + line), x.dtype),
-        workspace.empty((threads, frequencies, together * (room * wide + line)), x.dtype),
-        workspace.empty((threads, frequencies * max(deep, wide)), x.dtype),
-        padding, cut, dilation, tiles, chunk, together, c, k, wide, half_vectors(x.dtype, wide),
+        patches, products, edges, padding, cut, dilation, tiles, chunk, together, c, k, wide, half_vectors(x.dtype, wide),
         tuple(tile), four, strided, x.dtype.type(floor), past_caches(y, k),
     )  # fmt: skip
     chunks = groups * -(-tiles // chunk)
     if on_the_way:
         _columns_loop(chunks * shares, (*arguments, filters, kernel, shares, flipped))
     else:
+        form = wide, vectors, tile.n, four, strided, flipped
+        _weights_loop(groups * blocks * -(-c // PART), (filters, weights.reshape(-1), c, *form))
         _tiles_loop(chunks, arguments)
     return y
 

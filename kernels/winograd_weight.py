@@ -25,6 +25,7 @@ import numpy as np
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.jobs import share_out
+from minifcn.kernels.parts import add_parts
 from minifcn.kernels.sandwich import Side, sandwich_of, twice
 from minifcn.kernels.taps import Pair
 from minifcn.kernels.tile import (
@@ -84,19 +85,22 @@ def weight(
     most, across = int(plan.channels[:, 1].max()), int(plan.filters[:, 1].max())
     # the last tile may hang over its channels, in what it reads and in what it adds to; and one
     # row more: streams a power of two apart would share a cache set
-    patches = workspace.empty((owners, frequencies, plan.chunk * most + TALL + line), x.dtype)
-    gradients = workspace.empty((owners, frequencies, plan.chunk * across + line), x.dtype)
-    sums = workspace.empty((owners, frequencies, (most + TALL + 1) * across), x.dtype)
-    edges = workspace.empty((threads, frequencies * max(most, across)), x.dtype)
+    patches, gradients, sums, edges = workspace.together(
+        x.dtype,
+        (owners, frequencies, plan.chunk * most + TALL + line),
+        (owners, frequencies, plan.chunk * across + line),
+        (owners, frequencies, (most + TALL + 1) * across),
+        (threads, frequencies * max(most, across)),
+    )
     by_tap = workspace.empty((plan.parts, 9, c, groups * whole), x.dtype)
+    total = by_tap[0] if plan.parts == 1 else workspace.empty(by_tap.shape[1:], x.dtype)
     arguments = (
         strip_code(x.dtype), x, dy, patches, gradients, sums, edges, np.zeros(wide, x.dtype),
         by_tap, padding, dilation, groups, plan.jobs, plan.channels, plan.filters,
         len(plan.rounds) == 1, plan.chunk, wide, half_vectors(x.dtype, wide), tuple(tile), m == 4,
         strided,
     )  # fmt: skip
-    _weight_loop(plan.rounds, arguments)
-    total = by_tap[0] if plan.parts == 1 else by_tap.sum(axis=0)
+    _weight_loop(plan.rounds, arguments, by_tap.reshape(-1), plan.parts, total.reshape(-1))
     if k == whole:
         return total
     return total.reshape(9, c, groups, whole)[:, :, :, :k].reshape(9, c, groups * k)
@@ -273,6 +277,8 @@ def _weight_job(  # type: ignore[no-untyped-def]
 
 
 @serial
-def _weight_loop(rounds, arguments):  # type: ignore[no-untyped-def]
+def _weight_loop(rounds, arguments, by_tap, parts, total):  # type: ignore[no-untyped-def]
     for first, last in rounds:
         share_out(_weight_job, last - first, (first,) + arguments)
+    if parts > 1:
+        add_parts(by_tap, parts, total)

@@ -31,6 +31,7 @@ import numpy as np
 from minifcn import device
 
 SMALL = 1 << 16  # bytes; below this the system's own allocator reuses memory well
+BYTE = np.dtype(np.uint8)
 LINE = 64  # bytes of a cache line, and of the longest vector
 REGION = 1 << 28  # bytes asked of the system at a time
 KEPT = 1 << 31  # bytes; whole regions beyond go back to the system, at the next request
@@ -51,7 +52,7 @@ class Region:
         memory = np.empty(size + LINE, np.uint8)
         # from the start of a cache line on, so that no vector lies across two of them
         start = -memory.ctypes.data % LINE
-        self.memory, self.size = memory[start : start + size], size
+        self.memory, self.size = memory[start : start + size].view(Lease), size
 
 
 @dataclass(slots=True, eq=False)
@@ -71,9 +72,13 @@ _lock = Lock()
 
 
 class Lease(np.ndarray):
-    """A view of a place that all arrays made of it refer to; when it dies, the place is free."""
+    """The bytes of a place, which all arrays made of it refer to; when it dies, the place is free.
 
-    place: Place | None = None  # of the lease alone: views of it do not inherit it
+    NumPy lets a view refer past its base to the base's base, if that is a plain array. So a region's
+    memory is of this class too, with no place, and nobody refers past a lease.
+    """
+
+    place: Place | None = None
 
     def __del__(self) -> None:
         if self.place is not None:
@@ -87,12 +92,25 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     if size < SMALL:
         array = np.empty(shape, kind)
     else:
-        # NumPy lets a view refer past its base to the base's base, if that is a plain array; a
-        # slice of the lease stands between, so that the lease lives as long as the view
-        array = np.ndarray(shape, kind, buffer=_lease(-(-size // SMALL) * SMALL)[:])
+        array = np.ndarray(shape, kind, _lease(-(-size // SMALL) * SMALL))
     if poisoned and kind.kind == "f":
         array.fill(np.nan)
     return array
+
+
+def together(dtype: Any, *shapes: tuple[int, ...]) -> list[np.ndarray]:
+    """Several uninitialised arrays in one piece of memory, whole cache lines one from the next.
+
+    For a kernel's own rooms: to find one place takes Python less time than to find four.
+    """
+    kind, ends = np.dtype(dtype), [0]
+    for shape in shapes:
+        ends.append(ends[-1] + -(-prod(shape) * kind.itemsize // LINE) * LINE)
+    memory = empty((ends[-1],), BYTE)
+    arrays = [np.ndarray(shape, kind, memory, start) for shape, start in zip(shapes, ends)]
+    for array in arrays if poisoned else ():
+        array.fill(np.nan)
+    return arrays
 
 
 def copy(array: np.ndarray, dtype: Any = None) -> np.ndarray:
@@ -127,20 +145,24 @@ def apart() -> Iterator[None]:
         _free, _returned = before
 
 
-def _lease(size: int) -> np.ndarray:
+def _lease(size: int) -> Lease:
     with _lock:
         _take_back()
-        found = next((place for place in _free if place.size >= size), None)
-        if found is None:
+        for number, place in enumerate(_free):
+            if place.size >= size:
+                break
+        else:
             region = Region(max(size, REGION))
-            found = _free[_insert(Place(region, region.address, region.size))]
-        place = Place(found.region, found.address, size)
-        found.address += size
-        found.size -= size
-        if found.size == 0:
-            _free.remove(found)
-    start = place.address - place.region.address
-    lease = place.region.memory[start : start + size].view(Lease)
+            number = _insert(Place(region, region.address, region.size))
+            place = _free[number]
+        if place.size == size:
+            del _free[number]
+        else:
+            place, rest = Place(place.region, place.address, size), place
+            rest.address += size
+            rest.size -= size
+    region = place.region
+    lease = Lease((size,), BYTE, region.memory, place.address - region.address)
     lease.place = place
     return lease
 

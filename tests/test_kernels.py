@@ -294,6 +294,26 @@ def test_memory_starts_at_a_cache_line():
     assert all(array.ctypes.data % 64 == 0 for array in arrays)
 
 
+def test_arrays_of_one_piece_do_not_touch(monkeypatch):
+    """Each from a cache line on, small pieces too; all live as long as the last of them."""
+    shapes = [(3, 5), (1,), (0, 7), (70_001,), (2, 2, 2)]
+    for some in (shapes, shapes[:2]):
+        arrays = workspace.together(np.float32, *some)
+        assert [array.shape for array in arrays] == some
+        assert all(array.ctypes.data % 64 == 0 for array in arrays if array.nbytes > 1 << 16)
+        for number, array in enumerate(arrays):
+            array.fill(number)
+        assert all((array == number).all() for number, array in enumerate(arrays))
+        last = arrays.pop()
+        del arrays, array
+        others = workspace.together(np.float32, *some)
+        for array in others:
+            array.fill(-1)
+        assert (last == len(some) - 1).all()
+    monkeypatch.setattr(workspace, "poisoned", True)
+    assert all(np.isnan(array).all() for array in workspace.together(np.float32, *shapes))
+
+
 @pytest.fixture
 def fresh(monkeypatch):
     """A workspace that keeps nothing yet, whatever other tests still hold of it."""

@@ -1,0 +1,37 @@
+"""Sums that were taken in parts, one after the other in memory, added up in their order.
+
+A gradient of few weights is a sum over many pixels: threads share those, each sums a part, and what
+is left to do is to add the parts. In Python that took a third as long as a small layer's gradient:
+NumPy adds on one thread, and after a kernel has filled the caches even a sum of one part, of 512
+numbers, took it 40 µs.
+"""
+
+from __future__ import annotations
+
+from minifcn.kernels.compiled import serial
+from minifcn.kernels.jobs import share_out
+
+BLOCK = 1 << 12  # elements of a part that a thread adds at a time, in its first cache
+
+
+@serial
+def _add_block(block, parts, count, total):  # type: ignore[no-untyped-def]
+    size = len(parts) // count
+    first, last = block * BLOCK, min((block + 1) * BLOCK, size)
+    sums, own = total[first:last], parts[first:last]
+    for i in range(len(sums)):
+        sums[i] = own[i]
+    for part in range(1, count):
+        others = parts[part * size + first : part * size + last]  # counted from 0: it vectorises
+        for i in range(len(sums)):
+            sums[i] += others[i]
+
+
+@serial
+def add_parts(parts, count, total):  # type: ignore[no-untyped-def]
+    """total = the sum of ``count`` equal parts, flat arrays; ``total`` may be the first of them."""
+    blocks = (len(parts) // count + BLOCK - 1) // BLOCK
+    if blocks == 1:
+        _add_block(0, parts, count, total)
+    else:
+        share_out(_add_block, blocks, (parts, count, total))
