@@ -149,6 +149,21 @@ def strip_sums(typing, way, a, y, g, at, step, parts, to, rows, apart):  # type:
 
 
 @serial
+def add_rows(a, at, step, c, rows, width, strip, sums):  # type: ignore[no-untyped-def]
+    """sums (c,) += the sums of ``c`` channels, whole vectors, down some rows of a flat array.
+
+    The first row stands at ``at``, the next one ``step`` further. ``strip`` has room for c numbers.
+    """
+    for low in range(0, rows, STRIP):
+        for e in range(0, c, 2 * width):
+            apart = width if e + width < c else 0
+            count = min(STRIP, rows - low)
+            strip_sums(PLAIN, a, a, a, at + low * step + e, step, strip, e, count, apart)
+        for e in range(c):
+            sums[e] += strip[e]
+
+
+@serial
 def _finish(sums, count, total):  # type: ignore[no-untyped-def]
     add_parts(sums, count, sums)
     for e in range(len(total)):
@@ -159,13 +174,14 @@ def _finish(sums, count, total):  # type: ignore[no-untyped-def]
 def _whole_vectors_block(block, way, a, y, g, c, width, parts, sums):  # type: ignore[no-untyped-def]
     m = a.size // c
     last, to = min(m, (block + 1) * BLOCK), block * c
+    own, exact = parts[to : to + c], sums[to : to + c]
     for low in range(block * BLOCK, last, STRIP):
         rows = min(last - low, STRIP)
         for e in range(0, c, 2 * width):
             apart = width if e + width < c else 0
             strip_sums(way, a, y, g, low * c + e, c, parts, to + e, rows, apart)
-        for e in range(to, to + c):
-            sums[e] += parts[e]
+        for e in range(c):
+            exact[e] += own[e]
     if way == GATED_PAST:
         fence()
 

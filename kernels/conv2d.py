@@ -157,7 +157,7 @@ def conv2d_weight(
             elif lines.serve(taps, c, groups) and dy.size:
                 by_tap, db = lines.weight_along_taps(x, dy, taps, bias)
             else:
-                by_tap = im2col_weight.weight_along_taps(x, dy, taps, groups)
+                by_tap, db = im2col_weight.weight_along_taps(x, dy, taps, groups, bias)
     if bias and db is None:
         db = column_sums(dy.reshape(-1, k))
     return by_tap.reshape(*kernel, c, k).transpose(3, 2, 0, 1), db

@@ -23,6 +23,7 @@ import numba as nb
 import numpy as np
 
 from minifcn.kernels import workspace
+from minifcn.kernels.channel_sums import add_rows
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.gathered import meetings, summing_code, summing_strip
 from minifcn.kernels.im2col import fill_panel
@@ -35,6 +36,7 @@ from minifcn.kernels.tile import (
     TALL,
     covered,
     half_vectors,
+    lanes,
     narrow_columns,
     rows,
 )
@@ -48,27 +50,38 @@ UNIT = TALL - SHORT  # rows: whole tiles make every multiple of it from SHORT on
 FEW = 64  # channels of dy that are read where they lie; of many, a block would be far apart
 
 
-def weight_along_taps(x: np.ndarray, dy: np.ndarray, taps: Taps, groups: int) -> np.ndarray:
-    """dL/dw by tap (R·S, C/groups, K) from x (N, H, W, C) and dL/dy (N, P, Q, K)."""
+def weight_along_taps(
+    x: np.ndarray, dy: np.ndarray, taps: Taps, groups: int, bias: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """dL/dw by tap (R·S, C/groups, K) from x (N, H, W, C) and dL/dy (N, P, Q, K).
+
+    With it, if ``bias`` is asked for, the kernel is of one tap that meets every pixel and blocks of
+    columns are whole vectors, dL/db (K,), summed of the rows of dy while they are in the cache;
+    else None.
+    """
     c, k = x.shape[3] // groups, dy.shape[3] // groups
     features = len(taps.order) * c
     if dy.size == 0 or features == 0:
-        return np.zeros((len(taps.order), c, groups * k), x.dtype)
+        return np.zeros((len(taps.order), c, groups * k), x.dtype), None
     pixels, threads = dy.size // dy.shape[3], nb.get_num_threads()
     plan = _plan(taps, pixels, groups, c, k, x.dtype, threads)
     sums = workspace.empty(plan.sums, x.dtype)
     height, across = plan.sums[-2:]
+    summed = bias and taps.reads_each_pixel() and plan.wide % lanes(x.dtype) == 0
+    bias_sums = np.zeros((len(sums), groups, across if summed else 0))
     arguments = (
-        summing_code(x.dtype), x, dy, sums.reshape(-1), taps.offset, taps.run, taps.in_stride,
-        plan.work, workspace.empty(plan.room, x.dtype), plan.panel,
+        summing_code(x.dtype), x, dy, sums.reshape(-1), bias_sums, taps.offset, taps.run,
+        taps.in_stride, plan.work, workspace.empty(plan.room, x.dtype), plan.panel,
         workspace.empty((threads, 2, PIXELS), np.dtype(np.int64)),
-        k, plan.wide, across, height, half_vectors(x.dtype, plan.wide), plan.lies, plan.alone,
+        np.empty((threads, plan.wide), x.dtype), k, plan.wide, across, height,
+        half_vectors(x.dtype, plan.wide), plan.lies, plan.alone,
     )  # fmt: skip
-    _weight_loop(len(plan.work), arguments, sums.reshape(-1), len(sums))
+    _weight_loop(len(plan.work), arguments, sums.reshape(-1), bias_sums.reshape(-1), len(sums))
+    db = bias_sums[0, :, :k].reshape(-1).astype(x.dtype) if summed else None
     if (height, across) == (features, k) and groups == len(sums) == 1:
-        return sums.reshape(len(taps.order), c, k)
+        return sums.reshape(len(taps.order), c, k), db
     ours = sums[0, :, :features, :k].transpose(1, 0, 2)  # (taps · C, groups, K/groups)
-    return np.ascontiguousarray(ours).reshape(len(taps.order), c, groups * k)
+    return np.ascontiguousarray(ours).reshape(len(taps.order), c, groups * k), db
 
 
 class Plan(NamedTuple):
@@ -153,8 +166,8 @@ def _shares(
 
 @serial
 def _weight_piece(  # type: ignore[no-untyped-def]
-    item, code, x, dy, sums, offset, run, steps, work, room, most, places, k, wide, across, height,
-    halves, lies, alone,
+    item, code, x, dy, sums, bias_sums, offset, run, steps, work, room, most, places, strips, k,
+    wide, across, height, halves, lies, alone,
 ):  # fmt: skip
     _, p, q, all_k = dy.shape
     groups = all_k // k
@@ -164,6 +177,7 @@ def _weight_piece(  # type: ignore[no-untyped-def]
     mine = room[nb.get_thread_id()]
     panel, gradient = mine[:most], mine[most:]
     at, of = places[nb.get_thread_id(), 0], places[nb.get_thread_id(), 1]
+    strip, side = strips[nb.get_thread_id()], 2 * wide // halves
     first, last = low // c, (high + c - 1) // c  # taps of rows low … high − 1
     depth = (last - first) * c
     base = ((part * groups + g) * height + low) * across
@@ -198,6 +212,9 @@ def _weight_piece(  # type: ignore[no-untyped-def]
             columns_of, at_columns, step = gradient, j * PIXELS * wide, wide
             if straight:
                 columns_of, at_columns, step = flat_dy, pixel * all_k + j * wide, all_k
+            if low == 0 and bias_sums.size:
+                own = bias_sums[part, g, j * wide : (j + 1) * wide]
+                add_rows(columns_of, at_columns, step, wide, count, side, strip, own)
             summing_strip(
                 code, source, start, at, 0, columns_of, at_columns, step, sums, base + j * wide,
                 across, count, high - low, halves,
@@ -206,7 +223,8 @@ def _weight_piece(  # type: ignore[no-untyped-def]
 
 
 @serial
-def _weight_loop(count, arguments, sums, parts):  # type: ignore[no-untyped-def]
+def _weight_loop(count, arguments, sums, bias_sums, parts):  # type: ignore[no-untyped-def]
     share_out(_weight_piece, count, arguments)
     if parts > 1:
         add_parts(sums, parts, sums)
+        add_parts(bias_sums, parts, bias_sums)

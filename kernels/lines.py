@@ -29,7 +29,7 @@ import numba as nb
 import numpy as np
 
 from minifcn.kernels import workspace
-from minifcn.kernels.channel_sums import PLAIN, STRIP, strip_sums
+from minifcn.kernels.channel_sums import STRIP, add_rows
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.gathered import summing_code, summing_strip
 from minifcn.kernels.jobs import share_out
@@ -394,16 +394,8 @@ def _weight_piece(  # type: ignore[no-untyped-def]
                 copy_row(gradient, m * across, flat_dy, (pixel + m) * k, k)
                 clear(gradient, m * across + k, across - k)
         if low == 0 and bias_sums.size:
-            for m in range(0, count, STRIP):
-                here, some = (pixel + m) * k, min(STRIP, count - m)
-                for e in range(0, k, 2 * side):
-                    two = side if e + side < k else 0
-                    strip_sums(
-                        PLAIN, flat_dy, flat_dy, flat_dy, here + e, k, gradient, row_sums + e,
-                        some, two,
-                    )  # fmt: skip
-                for e in range(k):
-                    bias_sums[part, e] += gradient[row_sums + e]
+            strip = gradient[row_sums:]
+            add_rows(flat_dy, pixel * k, k, k, count, side, strip, bias_sums[part])
         for n in range(low, up):
             if first == 0 or lines > 1:
                 for i in range(together):

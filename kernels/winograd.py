@@ -39,6 +39,9 @@ Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any, NamedTuple
+
 import numba as nb
 import numpy as np
 
@@ -107,60 +110,118 @@ def conv(
     and ``padding`` is cut off its result.
     """
     n, c, k = x.shape[0], by_tap.shape[1], by_tap.shape[2] // groups
+    plan = _plan(
+        n, c, k, padding, dilation, groups, out, m, flipped, stride, kernel, x.dtype,
+        nb.get_num_threads(),
+    )  # fmt: skip
     y = workspace.empty((n, *out, groups * k), x.dtype)
-    wide = columns(x.dtype, k)
-    blocks, deep, line = -(-k // wide), whole_vectors(c, x.dtype), workspace.LINE // x.itemsize
-    tile, strided = tile_of(m, stride, flipped), None if stride == 1 else True
-    frequencies, four, cut = tile.n**2, tile.results == 4, (0, 0)
-    if strided and flipped:
+    wide, strided = plan.wide, None if stride == 1 else True
+    filters = _padded(by_tap, groups, plan.blocks * wide)
+    start = np.zeros((groups, plan.blocks * wide), x.dtype)
+    if bias is not None:
+        start[:, :k] = bias.reshape(groups, k)
+    weights, patches, products, edges = workspace.together(x.dtype, *plan.rooms)
+    tile, four, weights = plan.tile, plan.tile[3] == 4, weights.reshape(-1)
+    arguments = (
+        strip_code(x.dtype), x, weights, start.reshape(-1), plan.zeros, y, patches, products,
+        edges, plan.padding, plan.cut, dilation, plan.tiles, plan.chunk, plan.together, c, k, wide,
+        half_vectors(x.dtype, wide), tile, four, strided, x.dtype.type(floor), past_caches(y, k),
+    )  # fmt: skip
+    chunks = groups * -(-plan.tiles // plan.chunk)
+    if plan.shares:
+        _columns_loop(chunks * plan.shares, (*arguments, filters, kernel, plan.shares, flipped))
+    else:
+        of_weights = (
+            filters, weights, c, wide, wide // lanes(x.dtype), tile[0], four, strided, flipped,
+        )  # fmt: skip
+        parts = groups * plan.blocks * -(-c // PART)
+        _tiles_loop(parts, of_weights, chunks, arguments)
+    return y
+
+
+class Plan(NamedTuple):
+    """What `conv` decides by the shapes alone: once for each layer.
+
+    Attributes:
+        tile: a `Tile`, as kernels take it.
+        wide: columns of a block.
+        blocks: of columns, in each group.
+        padding: above and to the left of the first tile.
+        cut: rows and columns of the first tiles' results that lie before y.
+        tiles: that cover y.
+        chunk: tiles that a thread takes at a time.
+        together: blocks of columns that meet a chunk's patches before results are written.
+        shares: into which the columns fall, where threads share those; 0 where they share tiles.
+        rooms: the shapes of transformed weights, patches, products, and edges.
+        zeros: of a block's row.
+    """
+
+    tile: tuple[int, ...]
+    wide: int
+    blocks: int
+    padding: Pair
+    cut: Pair
+    tiles: int
+    chunk: int
+    together: int
+    shares: int
+    rooms: tuple[tuple[int, ...], ...]
+    zeros: np.ndarray
+
+
+@lru_cache(maxsize=1024)
+def _plan(
+    n: int,
+    c: int,
+    k: int,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    out: Pair,
+    m: int,
+    flipped: bool,
+    stride: int,
+    kernel: Pair,
+    dtype: Any,
+    threads: int,
+) -> Plan:
+    wide, number = columns(dtype, k), np.dtype(dtype).itemsize
+    blocks, deep, line = -(-k // wide), whole_vectors(c, dtype), workspace.LINE // number
+    tile, cut = tile_of(m, stride, flipped), (0, 0)
+    frequencies = tile.n**2
+    if stride == 2 and flipped:
         # a tile begins with a pixel that meets tap 1: every other one, from that before the
         # picture on if the padding is even
         cut = 1 - padding[0] % 2, 1 - padding[1] % 2
         padding = (1 - padding[0] + cut[0]) // 2, (1 - padding[1] + cut[1]) // 2
-    reached, threads = (out[0] + cut[0], out[1] + cut[1]), nb.get_num_threads()
-    tiles = count_tiles(n, reached, dilation, tile.results)
+    tiles = count_tiles(n, (out[0] + cut[0], out[1] + cut[1]), dilation, tile.results)
     parts = -(-kernel[0] // 3), -(-kernel[1] // 3)
-    on_the_way = parts != (1, 1) or (tiles <= FEW_TILES and groups * blocks >= threads)
-    filters, vectors = _padded(by_tap, groups, blocks * wide), wide // lanes(x.dtype)
-    start = np.zeros((groups, blocks * wide), x.dtype)
-    if bias is not None:
-        start[:, :k] = bias.reshape(groups, k)
     # one row of weights more than needed: streams a power of two apart would share a cache set
-    if on_the_way:
-        transformed_weights = threads, frequencies, min(c, DEPTH) + 1, wide
+    if parts != (1, 1) or (tiles <= FEW_TILES and groups * blocks >= threads):
+        weights = threads, frequencies, min(c, DEPTH) + 1, wide
         chunk = max(1, min(tiles, FEW_TILES))
         if tiles > threads * chunk:
             chunk = _even(tiles, chunk, threads)
         shares = min(blocks, max(threads if tiles < threads * chunk else 1, -(-blocks // BESIDE)))
         deep, together = min(deep, DEPTH), -(-blocks // shares)
     else:
-        transformed_weights = groups * blocks, frequencies, c + 1, wide
-        size = frequencies * x.itemsize * (deep + wide)
+        weights, shares = (groups * blocks, frequencies, c + 1, wide), 0
+        size = frequencies * number * (deep + wide)
         chunk = max(PATCHES_BYTES // size, min(96, 12 * c // 32), TALL)
         chunk = _even(tiles, chunk, threads)
-        large = frequencies * x.itemsize * deep * chunk > 2 * PATCHES_BYTES
+        large = frequencies * number * deep * chunk > 2 * PATCHES_BYTES
         together = min(blocks, TOGETHER) if large else 1
     room = rows(chunk) + TALL
-    weights, patches, products, edges = workspace.together(
-        x.dtype,
-        transformed_weights,
+    rooms = (
+        weights,
         (threads, frequencies, room * deep + line),
         (threads, frequencies, together * (room * wide + line)),
         (threads, frequencies * max(deep, wide)),
     )
-    arguments = (
-        strip_code(x.dtype), x, weights.reshape(-1), start.reshape(-1), np.zeros(wide, x.dtype), y,
-        patches, products, edges, padding, cut, dilation, tiles, chunk, together, c, k, wide, half_vectors(x.dtype, wide),
-        tuple(tile), four, strided, x.dtype.type(floor), past_caches(y, k),
-    )  # fmt: skip
-    chunks = groups * -(-tiles // chunk)
-    if on_the_way:
-        _columns_loop(chunks * shares, (*arguments, filters, kernel, shares, flipped))
-    else:
-        form = wide, vectors, tile.n, four, strided, flipped
-        _weights_loop(groups * blocks * -(-c // PART), (filters, weights.reshape(-1), c, *form))
-        _tiles_loop(chunks, arguments)
-    return y
+    zeros = np.zeros(wide, dtype)
+    return Plan(
+        tuple(tile), wide, blocks, padding, cut, tiles, chunk, together, shares, rooms, zeros
+    )
 
 
 def _padded(by_tap: np.ndarray, groups: int, wide: int) -> np.ndarray:
@@ -222,11 +283,6 @@ def _weights_part(item, by_tap, weights, channels, wide, vectors, n, four, strid
             four, strided, by_tap, upper_left + c * k + j * wide, 3 * tap, tap, weights,
             j * n * n * step + c * wide, n * step, step, vectors,
         )  # fmt: skip
-
-
-@serial
-def _weights_loop(count, arguments):  # type: ignore[no-untyped-def]
-    share_out(_weights_part, count, arguments)
 
 
 @serial
@@ -382,8 +438,9 @@ def _some_columns(  # type: ignore[no-untyped-def]
 
 
 @serial
-def _tiles_loop(count, arguments):  # type: ignore[no-untyped-def]
-    share_out(_some_tiles, count, arguments)
+def _tiles_loop(parts, of_weights, chunks, arguments):  # type: ignore[no-untyped-def]
+    share_out(_weights_part, parts, of_weights)
+    share_out(_some_tiles, chunks, arguments)
 
 
 @serial

@@ -82,7 +82,7 @@ def weight(
         pair = frequencies * x.itemsize * (whole_vectors(c, x.dtype) + whole)
         chunk = min(max(MANY_BYTES // pair, 64), 256, max(tiles, 1))
         plan, owners = _together(tiles, c, whole, groups, frequencies, side, chunk), 1
-    most, across = int(plan.channels[:, 1].max()), int(plan.filters[:, 1].max())
+    most, across = plan.most, plan.across
     # the last tile may hang over its channels, in what it reads and in what it adds to; and one
     # row more: streams a power of two apart would share a cache set
     patches, gradients, sums, edges = workspace.together(
@@ -118,6 +118,8 @@ class Plan(NamedTuple):
         rounds: how the jobs follow one another: those of a round at the same time, (rounds, 2).
         channels: shares of C: first, and how many with those that fill up a vector.
         filters: shares of K, filled up to whole blocks.
+        most: channels of the largest share.
+        across: filters of the largest share.
         chunk: tiles that are transformed before they are multiplied.
         parts: into which all tiles fall; each gives a gradient, and they are added up in the end.
     """
@@ -126,8 +128,23 @@ class Plan(NamedTuple):
     rounds: np.ndarray
     channels: np.ndarray
     filters: np.ndarray
+    most: int
+    across: int
     chunk: int
     parts: int
+
+
+def _plan(
+    jobs: list[tuple[int, ...]],
+    rounds: list[Pair],
+    channels: list[Pair],
+    filters: list[Pair],
+    chunk: int,
+    parts: int,
+) -> Plan:
+    most, across = (max(count for _, count in shares) for shares in (channels, filters))
+    tables = (np.array(table, np.int64) for table in (jobs, rounds, channels, filters))
+    return Plan(*tables, most, across, chunk, parts)
 
 
 @lru_cache(maxsize=256)
@@ -144,11 +161,10 @@ def _in_shares(
          0, PIECE, 0, frequencies, 0, own, 0, min(own, c - first))
         for part in range(parts)
         for group in range(groups)
-        for i, (first, own) in enumerate(channels.tolist())
+        for i, (first, own) in enumerate(channels)
         for j in range(len(filters))
     ]  # fmt: skip
-    rounds = [(0, len(jobs))]
-    return Plan(np.array(jobs), np.array(rounds), channels, filters, PIECE, parts)
+    return _plan(jobs, [(0, len(jobs))], channels, filters, PIECE, parts)
 
 
 @lru_cache(maxsize=16)  # they are long
@@ -156,7 +172,7 @@ def _together(
     tiles: int, c: int, whole: int, groups: int, frequencies: int, side: int, chunk: int
 ) -> Plan:
     """Rounds: all threads transform a chunk, then all multiply it, … then all make the gradient."""
-    channels = np.array([(0, -(-c // side) * side)])
+    channels = [(0, -(-c // side) * side)]
     jobs: list[tuple[int, ...]] = []
     rounds = []
 
@@ -178,15 +194,15 @@ def _together(
             ])  # fmt: skip
         made = [(*nothing, *nothing, *nothing, *some) for some in _pieces(c)]
         a_round(group, 0, 0, made)
-    return Plan(np.array(jobs), np.array(rounds), channels, np.array([(0, whole)]), chunk, 1)
+    return _plan(jobs, rounds, channels, [(0, whole)], chunk, 1)
 
 
-def _shares(channels: int, least: int) -> np.ndarray:
+def _shares(channels: int, least: int) -> list[Pair]:
     """Channels in even shares of at most SHARE, multiples of ``least``: first and how many each."""
     blocks = channels // least
     count = -(-channels // max(SHARE, least))
     edges = [blocks * i // count * least for i in range(count + 1)]
-    return np.array([(a, b - a) for a, b in zip(edges, edges[1:])], np.int64)
+    return [(a, b - a) for a, b in zip(edges, edges[1:])]
 
 
 def _pieces(count: int) -> list[Pair]:

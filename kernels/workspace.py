@@ -74,8 +74,8 @@ _lock = Lock()
 class Lease(np.ndarray):
     """The bytes of a place, which all arrays made of it refer to; when it dies, the place is free.
 
-    NumPy lets a view refer past its base to the base's base, if that is a plain array. So a region's
-    memory is of this class too, with no place, and nobody refers past a lease.
+    NumPy lets a view refer past its base to the base's base, if that is a plain array. So a
+    region's memory is of this class too, with no place, and nobody refers past a lease.
     """
 
     place: Place | None = None
@@ -148,13 +148,11 @@ def apart() -> Iterator[None]:
 def _lease(size: int) -> Lease:
     with _lock:
         _take_back()
-        for number, place in enumerate(_free):
-            if place.size >= size:
-                break
-        else:
+        number = next((i for i, place in enumerate(_free) if place.size >= size), None)
+        if number is None:
             region = Region(max(size, REGION))
             number = _insert(Place(region, region.address, region.size))
-            place = _free[number]
+        place = _free[number]
         if place.size == size:
             del _free[number]
         else:

@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from minifcn.errors import ShapeError
 
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 
+@lru_cache(maxsize=1024, typed=True)  # a net asks for the same few at every step
 def conv_output_size(n: int, k: int, s: int = 1, p: int = 0, d: int = 1) -> int:
     """Size of a convolution's output: the windows that fit into the padded input.
 
@@ -50,6 +52,7 @@ def conv_output_size(n: int, k: int, s: int = 1, p: int = 0, d: int = 1) -> int:
     return (n + 2 * p - span) // s + 1
 
 
+@lru_cache(maxsize=1024, typed=True)
 def conv_transpose_output_size(
     n: int, k: int, s: int = 1, p: int = 0, output_padding: int = 0, d: int = 1
 ) -> int:
@@ -74,6 +77,7 @@ def conv_transpose_output_size(
     return size
 
 
+@lru_cache(maxsize=1024, typed=True)
 def pool_output_size(
     n: int, k: int, s: int | None = None, p: int = 0, d: int = 1, ceil_mode: bool = False
 ) -> int:

@@ -15,6 +15,7 @@ Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -283,14 +284,20 @@ def conv_transpose2d(
 
 
 def _settings(op: str, stride: Any, padding: Any, dilation: Any, groups: int) -> Settings:
-    if groups < 1:
-        raise ShapeError(f"{op}: groups is {groups}, wanted 1 or more")
-    settings = Settings(
+    return _checked(
+        op,
         pair(op, "stride", stride),
         pair(op, "padding", padding),
         pair(op, "dilation", dilation),
         groups,
     )
+
+
+@lru_cache(maxsize=1024, typed=True)  # a net asks for the same few at every step
+def _checked(op: str, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Settings:
+    if groups < 1:
+        raise ShapeError(f"{op}: groups is {groups}, wanted 1 or more")
+    settings = Settings(stride, padding, dilation, groups)
     for name, value, least in zip(settings._fields, settings[:3], (1, 0, 1)):
         if min(value) < least:
             raise ShapeError(f"{op}: {name} is {value}, wanted {least} or more")

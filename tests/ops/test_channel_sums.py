@@ -46,6 +46,32 @@ def test_values(shape, dtype, rtol, device, large, monkeypatch):
             assert abs(float(found[column]) - math.fsum(wanted)) <= rtol * size
 
 
+@pytest.mark.parametrize("dtype, rtol", [(np.float32, 2e-6), (np.float64, 1e-14)])
+@pytest.mark.parametrize(
+    "pixels, c, k, groups",
+    [
+        ((4, 14, 14), 512, 21, 1),  # a score layer
+        ((1, 1, 1), 5, 3, 1),
+        ((2, 7, 5), 40, 33, 1),
+        ((2, 9, 9), 64, 64, 1),  # rows of dy are read where they lie
+        ((3, 41, 37), 7, 65, 1),  # in parts
+        ((3, 41, 37), 12, 6, 3),
+        ((2, 9, 9), 64, 48, 2),
+    ],
+)
+def test_beside_the_weights_of_one_pixel(pixels, c, k, groups, dtype, rtol):
+    """A 1×1 layer's weight gradient and its bias's come from one pass over dy."""
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal((*pixels, channels)).astype(dtype) for channels in (c, k))
+    one = (1, 1)
+    _, db = kernels.conv2d_weight(x, dy, one, one, (0, 0), one, groups, bias=True)
+    assert db.dtype == dtype and db.shape == (k,)
+    for column in range(k):
+        values = [float(v) for v in dy[..., column].flat]
+        size = math.fsum(map(abs, values))
+        assert abs(float(db[column]) - math.fsum(values)) <= rtol * size
+
+
 def test_a_million_equal_pixels_lose_no_digit():
     a = np.full((1 << 20, 2), 0.1, np.float32)
     wanted = float(np.float32(0.1)) * (1 << 20)
