@@ -21,6 +21,9 @@ from minifcn.kernels import workspace
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.exponential import exp_of_negative
 from minifcn.kernels.jobs import share_out
+from minifcn.kernels.row import clear
+from minifcn.kernels.turn import turn
+from minifcn.kernels.vector import lanes
 from minifcn.launch import launch
 
 LANES = 64
@@ -45,7 +48,7 @@ def cross_entropy(
         blocks = -(-len(logits) // BLOCK)
         turned = workspace.empty((blocks, logits.shape[1] + 2, LANES), logits.dtype)
         turned[...] = 0  # what lies beyond the last pixel is computed with, and must be a number
-        arguments = logits, target, share, void, turned, loss, grad
+        arguments = logits, target, share, void, turned, loss, grad, lanes(logits.dtype)
         _cross_entropy_numba(len(turned), arguments)
     return loss, grad
 
@@ -169,19 +172,18 @@ def _count_labels_cuda(target: np.ndarray, classes: int, void: int) -> np.ndarra
 
 
 @serial
-def _cross_entropy_block(block, logits, target, share, void, turned, loss, grad):  # type: ignore[no-untyped-def]
+def _cross_entropy_block(block, logits, target, share, void, turned, loss, grad, side):  # type: ignore[no-untyped-def]
     m, classes = logits.shape
     pixels = m // len(share)
     zero = logits.dtype.type(0)
     z = turned[block]  # the logits, then their exponentials; below them two rows more
+    flat_z, flat_logits, flat_grad = z.reshape(-1), logits.reshape(-1), grad.reshape(-1)
     top, total = classes, classes + 1
     picture = block * BLOCK // pixels
     last = min(m, (block + 1) * BLOCK)
     for low in range(block * BLOCK, last, LANES):
         n = min(LANES, last - low)
-        for j in range(n):
-            for k in range(classes):
-                z[k, j] = logits[low + j, k]
+        turn(flat_logits, low * classes, classes, n, classes, flat_z, 0, LANES, side)
         for j in range(LANES):
             z[top, j] = z[0, j]
             z[total, j] = zero
@@ -201,16 +203,22 @@ def _cross_entropy_block(block, logits, target, share, void, turned, loss, grad)
                 picture += 1
             t = target[i]
             a = zero if t == void else share[picture, t]
-            if a == zero:
-                loss[i] = zero
-                for k in range(classes):
-                    grad[i, k] = zero
-            else:
+            if a != zero:
                 loss[i] = a * (np.log(z[total, j]) - (logits[i, t] - z[top, j]))
-                scale = a / z[total, j]
-                for k in range(classes):
-                    grad[i, k] = z[k, j] * scale
-                grad[i, t] -= a
+            else:
+                loss[i] = zero
+            z[top, j] = a / z[total, j]  # from here on what the exponentials are multiplied by
+            z[total, j] = a
+        for k in range(classes):
+            for j in range(LANES):
+                z[k, j] *= z[top, j]
+        for j in range(n):
+            if z[total, j] != zero:
+                z[target[low + j], j] -= z[total, j]
+        turn(flat_z, 0, LANES, classes, n, flat_grad, low * classes, classes, side)
+        for j in range(n):
+            if z[total, j] == zero:  # whatever its logits are
+                clear(flat_grad, (low + j) * classes, classes)
 
 
 @serial

@@ -28,10 +28,11 @@ from minifcn.kernels.algorithm import FEW_PIXELS, MANY_WEIGHTS
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.gathered import gathered_strip, meetings
 from minifcn.kernels.jobs import share_out
-from minifcn.kernels.pack import in_memory, turn
+from minifcn.kernels.pack import in_memory
 from minifcn.kernels.row import clear, copy, copy_vector
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tile import TALL, covered, lanes, tiles
+from minifcn.kernels.turn import turn
 
 # What a thread works on at a time stays in its second-level cache:
 BLOCKS = 8  # columns of tiles

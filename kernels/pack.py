@@ -7,15 +7,13 @@ them with C and K exchanged. The tiles read them in blocks of as many columns as
 from __future__ import annotations
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.jobs import share_out
 from minifcn.kernels.row import clear, copy
-from minifcn.kernels.vector import LLVM_FLOAT, Emitter, lanes, pointer
+from minifcn.kernels.turn import turn
+from minifcn.kernels.vector import lanes
 
 BAND = 64  # rows and columns that are turned together, in the first cache: some lines of each
 CHANNELS = 64  # of a tap's weights that a thread brings into blocks at a time
@@ -55,51 +53,6 @@ def in_blocks(
     arguments = weights.reshape(-1), turned, order, packed, k, lanes(by_tap.dtype)
     _pack_loop(groups * blocks * len(order) * -(-c // CHANNELS), arguments)
     return packed
-
-
-@intrinsic
-def _turn_square(typing, X, x, x_row, Y, y, y_row):  # type: ignore[no-untyped-def]
-    """Y[j, i] = X[i, j] for a square as wide as a vector, in registers.
-
-    Vectors i and i + w/2 are interleaved, for every i; done log₂ w times, that turns the square.
-    """
-    if X.dtype != Y.dtype or X.dtype not in LLVM_FLOAT:
-        return None
-    n = types.int64
-    signature = types.void(X, n, n, Y, n, n)
-
-    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        emit = Emitter(context, builder, X.dtype)
-        source, target = (pointer(context, builder, signature, args, which) for which in (0, 3))
-        w = emit.width
-        square = [emit.load(emit.at(source, emit.times(args[2], i))) for i in range(w)]
-        both = [lane for i in range(w) for lane in (i, i + w)]  # lanes of two vectors, in turns
-        for _ in range(w.bit_length() - 1):
-            pairs = [(square[i], square[i + w // 2]) for i in range(w // 2)]
-            square = [
-                builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), w), half))
-                for a, b in pairs
-                for half in (both[:w], both[w:])
-            ]
-        for j in range(w):
-            emit.store(square[j], emit.at(target, emit.times(args[5], j)))
-        return context.get_dummy_value()
-
-    return signature, code
-
-
-@serial
-def turn(source, at, row, height, width, target, to, to_row, side):  # type: ignore[no-untyped-def]
-    """target[j, i] = source[i, j] for i < height, j < width: by squares of ``side``, a vector."""
-    for i in range(0, height, side):
-        for j in range(0, width, side):
-            here, there = at + i * row + j, to + j * to_row + i
-            if i + side <= height and j + side <= width:
-                _turn_square(source, here, row, target, there, to_row)
-            else:
-                for a in range(min(side, height - i)):
-                    for b in range(min(side, width - j)):
-                        target[there + b * to_row + a] = source[here + a * row + b]
 
 
 @serial
