@@ -16,7 +16,6 @@ from minifcn.kernels import workspace
 from minifcn.kernels.columns import THREADS, columns, lanes
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.jobs import share_out
-from minifcn.kernels.parts import add_parts
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter
 from minifcn.kernels.vector import lanes as vector_lanes
@@ -165,9 +164,13 @@ def add_rows(a, at, step, c, rows, width, strip, sums):  # type: ignore[no-untyp
 
 @serial
 def _finish(sums, count, total):  # type: ignore[no-untyped-def]
-    add_parts(sums, count, sums)
+    exact = sums[: len(total)]
+    for block in range(1, count):
+        others = sums[block * len(total) : (block + 1) * len(total)]
+        for e in range(len(total)):
+            exact[e] += others[e]
     for e in range(len(total)):
-        total[e] = sums[e]
+        total[e] = exact[e]
 
 
 @serial

@@ -178,12 +178,13 @@ def _cross_entropy_block(block, logits, target, share, void, turned, loss, grad,
     zero = logits.dtype.type(0)
     z = turned[block]  # the logits, then their exponentials; below them two rows more
     flat_z, flat_logits, flat_grad = z.reshape(-1), logits.reshape(-1), grad.reshape(-1)
+    zeroth, row = np.int64(0), z.shape[1]
     top, total = classes, classes + 1
     picture = block * BLOCK // pixels
     last = min(m, (block + 1) * BLOCK)
     for low in range(block * BLOCK, last, LANES):
         n = min(LANES, last - low)
-        turn(flat_logits, low * classes, classes, n, classes, flat_z, 0, LANES, side)
+        turn(flat_logits, low * classes, classes, n, classes, flat_z, zeroth, row, side)
         for j in range(LANES):
             z[top, j] = z[0, j]
             z[total, j] = zero
@@ -215,7 +216,7 @@ def _cross_entropy_block(block, logits, target, share, void, turned, loss, grad,
         for j in range(n):
             if z[total, j] != zero:
                 z[target[low + j], j] -= z[total, j]
-        turn(flat_z, 0, LANES, classes, n, flat_grad, low * classes, classes, side)
+        turn(flat_z, zeroth, row, classes, n, flat_grad, low * classes, classes, side)
         for j in range(n):
             if z[total, j] == zero:  # whatever its logits are
                 clear(flat_grad, (low + j) * classes, classes)

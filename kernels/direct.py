@@ -128,7 +128,7 @@ def _shares(
 def _bring_weights(weights, turned, tap, low, depth, left, width, block, wide, side, c, k):  # type: ignore[no-untyped-def]
     """Some channels of a tap's weights for one column of tiles: (depth, wide), zeros beyond."""
     if turned:  # (taps, K, C) in memory
-        turn(weights, (tap * k + left) * c + low, c, width, depth, block, 0, wide, side)
+        turn(weights, (tap * k + left) * c + low, c, width, depth, block, np.int64(0), wide, side)
     else:
         for d in range(depth):
             at = (tap * c + low + d) * k + left

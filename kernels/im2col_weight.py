@@ -76,8 +76,8 @@ def weight_along_taps(
         np.empty((threads, plan.wide), x.dtype), k, plan.wide, across, height,
         half_vectors(x.dtype, plan.wide), plan.lies, plan.alone,
     )  # fmt: skip
-    _weight_loop(len(plan.work), arguments, sums.reshape(-1), bias_sums.reshape(-1), len(sums))
-    db = bias_sums[0, :, :k].reshape(-1).astype(x.dtype) if summed else None
+    _weight_loop(len(plan.work), arguments, sums.reshape(-1), len(sums))
+    db = bias_sums.sum(axis=0)[:, :k].reshape(-1).astype(x.dtype) if summed else None
     if (height, across) == (features, k) and groups == len(sums) == 1:
         return sums.reshape(len(taps.order), c, k), db
     ours = sums[0, :, :features, :k].transpose(1, 0, 2)  # (taps · C, groups, K/groups)
@@ -188,8 +188,9 @@ def _weight_piece(  # type: ignore[no-untyped-def]
         if in_place:
             source, start = flat_x, g * c + low - first * c
             count, after = meetings(
-                at, of, 1, offset[first], steps, (p, q), x.shape[1:], 0, pixel, end, PIXELS
-            )
+                at, of, np.int64(1), offset[first], steps, (p, q), x.shape[1:], np.int64(0), pixel,
+                end, np.int64(PIXELS),
+            )  # fmt: skip
         else:
             source, start = panel, low - first * c
             count = min(PIXELS, end - pixel)
@@ -223,8 +224,7 @@ def _weight_piece(  # type: ignore[no-untyped-def]
 
 
 @serial
-def _weight_loop(count, arguments, sums, bias_sums, parts):  # type: ignore[no-untyped-def]
+def _weight_loop(count, arguments, sums, parts):  # type: ignore[no-untyped-def]
     share_out(_weight_piece, count, arguments)
     if parts > 1:
         add_parts(sums, parts, sums)
-        add_parts(bias_sums, parts, bias_sums)

@@ -255,7 +255,7 @@ def _multiply_piece(  # type: ignore[no-untyped-def]
         image, i = number // height, number % height
         for n in range(lines):
             row = i * steps[0] + above + n * apart
-            lay(x, image, row, apart, high, beside, columns, line, 0, side)
+            lay(x, image, row, apart, high, beside, columns, line, np.int64(0), side)
             last = n == lines - 1
             least = floor if last else x.dtype.type(-np.inf)
             for j in range(blocks):
@@ -311,11 +311,11 @@ def weight_along_taps(
         tuple(window), plan.high, plan.sums[2], plan.sums[3], wide,
         half_vectors(x.dtype, wide), lanes(x.dtype),
     )  # fmt: skip
-    _weight_loop(len(plan.work), arguments, sums.reshape(-1), bias_sums.reshape(-1), len(sums))
+    _weight_loop(len(plan.work), arguments, sums.reshape(-1), len(sums))
     length = window.wide * plan.high * c  # S · rows of a line · C: more rows hang over
     total = sums[0, :, :length, :k].reshape(-1, window.wide, plan.high, c, k)
     by_tap = total.transpose(0, 2, 1, 3, 4)
-    db = bias_sums[0].astype(x.dtype) if summed else None
+    db = bias_sums.sum(axis=0).astype(x.dtype) if summed else None
     return np.ascontiguousarray(by_tap).reshape(len(taps.order), c, k), db
 
 
@@ -381,11 +381,10 @@ def _weight_piece(  # type: ignore[no-untyped-def]
         together = min(max(1, PIXELS // q), end - number)  # rows, or part of one
         pieces = (q + PIXELS - 1) // PIXELS
         size = q if pieces == 1 else min((q + pieces - 1) // pieces, q - first)
-        count = 0
+        count = together * size
         for i in range(together):
-            for j in range(first, first + size):
-                at[count] = (i * columns + j * steps[1]) * column
-                count += 1
+            for j in range(size):
+                at[i * size + j] = (i * columns + (first + j) * steps[1]) * column
         pixel = number * q + first
         source, start, step = flat_dy, pixel * k, k
         if across != k:  # a block of columns together, zeros beyond the last
@@ -414,8 +413,7 @@ def _weight_piece(  # type: ignore[no-untyped-def]
 
 
 @serial
-def _weight_loop(count, arguments, sums, bias_sums, parts):  # type: ignore[no-untyped-def]
+def _weight_loop(count, arguments, sums, parts):  # type: ignore[no-untyped-def]
     share_out(_weight_piece, count, arguments)
     if parts > 1:
         add_parts(sums, parts, sums)
-        add_parts(bias_sums, parts, bias_sums)

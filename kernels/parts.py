@@ -31,7 +31,4 @@ def _add_block(block, parts, count, total):  # type: ignore[no-untyped-def]
 def add_parts(parts, count, total):  # type: ignore[no-untyped-def]
     """total = the sum of ``count`` equal parts, flat arrays; ``total`` may be the first of them."""
     blocks = (len(parts) // count + BLOCK - 1) // BLOCK
-    if blocks == 1:
-        _add_block(0, parts, count, total)
-    else:
-        share_out(_add_block, blocks, (parts, count, total))
+    share_out(_add_block, blocks, (parts, count, total))

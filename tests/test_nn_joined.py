@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import minifcn as mf
+from minifcn import functional as F
 from minifcn import nn
 
 
@@ -94,3 +95,65 @@ def test_a_forward_put_on_the_instance_is_called():
 def test_a_layer_without_forward_relu_is_called():
     y = nn.Sequential(nn.Softmax(1), nn.ReLU())(picture())
     assert y.shape == (2, 3, 5, 7)
+
+
+def convolution(seed=0):
+    return nn.Conv2d(3, 16, 3, padding=1, generator=np.random.default_rng(seed))
+
+
+class Watched(nn.MaxPool2d):
+    """A pool of its own kind, which must not be mistaken for its base."""
+
+    def forward(self, x):
+        self.seen = x.numpy().copy()
+        return super().forward(x)
+
+
+POOLS = [
+    nn.MaxPool2d(2),
+    nn.MaxPool2d(2, ceil_mode=True),
+    nn.MaxPool2d(3, 2, 1),  # windows overlap, and reach into the padding
+    nn.MaxPool2d((1, 3), 1),
+    nn.MaxPool2d(2, 1, 1, dilation=9),  # windows that see nothing of the picture
+]
+
+
+@pytest.mark.parametrize("device", mf.device.HOST)
+@pytest.mark.parametrize("pool", POOLS, ids=str)
+@pytest.mark.parametrize("kind", ["", "ties", "nan", "infinity"])
+def test_relu_behind_a_pool_differs_in_no_bit(pool, kind, device):
+    """Values and gradients are those of the three one by one."""
+    data = np.random.default_rng(0).standard_normal((2, 3, 9, 8)).astype(np.float32)
+    if kind == "ties":
+        data = np.round(data)
+    if kind in ("nan", "infinity"):
+        data[0, 1, 3, 3], data[1, :, 0, 7] = np.nan, np.nan if kind == "nan" else -np.inf
+    layer, results = convolution(), []
+    with mf.device.use(device), np.errstate(invalid="ignore"):
+        for run in (nn.Sequential(layer, nn.ReLU(), pool), None):
+            x = mf.Tensor(data, requires_grad=True)
+            y = run(x) if run else pool(nn.ReLU()(layer(x)))
+            upstream = np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)
+            gradients = mf.grad(y, [x, layer.weight, layer.bias], upstream)
+            results.append([a.numpy().copy() for a in (y, *gradients)])
+    for found, wanted in zip(*results, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_pool_sees_what_lies_before_the_relu(monkeypatch):
+    """So fewer elements pass the ReLU, and the layer's result is not kept for its gradient."""
+    seen, pool = [], F.max_pool2d
+    monkeypatch.setattr(F, "max_pool2d", lambda x, *a: seen.append(x.numpy().copy()) or pool(x, *a))
+    nn.Sequential(convolution(), nn.ReLU(), nn.MaxPool2d(2))(picture())
+    assert (seen[0] < 0).any()
+
+
+@pytest.mark.parametrize("change", ["hook", "forward", "class"])
+def test_a_pool_that_somebody_looks_at_stays_behind_the_relu(change):
+    pool, seen = Watched(2) if change == "class" else nn.MaxPool2d(2), []
+    if change == "hook":
+        pool.register_forward_hook(lambda m, inputs, output: seen.append(output.numpy()))
+    if change == "forward":
+        pool.forward = lambda x: seen.append(x.numpy()) or F.max_pool2d(x, 2)
+    nn.Sequential(convolution(), nn.ReLU(), pool)(picture())
+    assert ((pool.seen if change == "class" else seen[0]) >= 0).all()

@@ -6,26 +6,37 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from minifcn.errors import InputError
+from minifcn.nn.convolution import Conv2d
 from minifcn.nn.module import Module
 from minifcn.nn.pointwise import ReLU
+from minifcn.nn.pooling import MaxPool2d
 
 
 def through(x: Any, *modules: Module) -> Any:
     """Pass ``x`` through the modules: each one's output is the next one's input.
 
     A layer with a ReLU behind it may offer both in one operation, as ``forward_relu(x)``; this
-    then calls that instead of the two, and the picture between them is never written. Where
-    somebody looks at that picture (a forward hook) or changes what a layer does (a subclass with a
-    ``forward`` of its own), the two are called one by one.
+    then calls that instead of the two, and the picture between them is never written. Where a
+    convolution's ReLU is followed by max-pooling, the two change places: the larger of two numbers
+    stays the larger, so that not a bit differs, but the ReLU has a quarter of the pixels, and the
+    picture before the pooling need not be kept for its gradient.
+
+    Where somebody looks at such a picture (a forward hook) or changes what a layer does (a subclass
+    with a ``forward`` of its own), all are called one by one.
     """
     i = 0
     while i < len(modules):
-        if i + 1 < len(modules) and _joins(modules[i], modules[i + 1]):
-            x = modules[i].forward_relu(x)  # type: ignore[attr-defined]
-            i += 2
-        else:
-            x = modules[i](x)
+        layer, behind = modules[i], modules[i + 1 : i + 3]
+        if not behind or not _joins(layer, behind[0]):
+            x = layer(x)
             i += 1
+        elif len(behind) == 2 and _changes_places(layer, behind[1]):
+            relu, pool = behind
+            x = relu(pool(layer(x)))
+            i += 3
+        else:
+            x = layer.forward_relu(x)  # type: ignore[attr-defined]
+            i += 2
     return x
 
 
@@ -130,6 +141,16 @@ def _joins(layer: Module, after: Module) -> bool:
         if not {"forward", "forward_relu", "__call__"}.isdisjoint(vars(cls)):
             return {"forward", "forward_relu"} <= set(vars(cls))
     return False
+
+
+def _changes_places(layer: Module, pool: Module) -> bool:
+    """Whether the ReLU between a convolution and this module may as well come behind it.
+
+    A dilated window that sees nothing of the picture gives −∞, and would give 0.
+    """
+    if not isinstance(layer, Conv2d) or type(pool) is not MaxPool2d or pool.dilation != (1, 1):
+        return False
+    return not pool._hooks and "forward" not in vars(pool)
 
 
 def _item(container: Module, index: int) -> Module:
