@@ -76,7 +76,7 @@ from minifcn.kernels.winograd_tile import (
 PATCHES_BYTES = 640 * 1024  # transformed patches of one thread: most of a second-level cache
 TOGETHER = 8  # blocks of columns that patches of more than twice that meet together
 BESIDE = 32  # blocks of columns whose products a thread keeps between two parts of a kernel
-DEPTH = 3 * PIECE  # channels at a time then; whole pieces, so that the sums are the same ones
+DEPTH = 2 * PIECE  # channels at a time then; whole pieces, so that the sums are the same ones
 PART = 32  # channels of the weights that a thread transforms at a time, for all threads
 
 

@@ -144,8 +144,12 @@ def test_a_pool_sees_what_lies_before_the_relu(monkeypatch):
     """So fewer elements pass the ReLU, and the layer's result is not kept for its gradient."""
     seen, pool = [], F.max_pool2d
     monkeypatch.setattr(F, "max_pool2d", lambda x, *a: seen.append(x.numpy().copy()) or pool(x, *a))
-    nn.Sequential(convolution(), nn.ReLU(), nn.MaxPool2d(2))(picture())
-    assert (seen[0] < 0).any()
+    chain = nn.Sequential(convolution(), nn.ReLU(), nn.MaxPool2d(2))
+    with_gradient = chain(picture()).numpy()
+    with mf.no_grad():  # then it belongs to the convolution
+        without = chain(picture()).numpy()
+    assert (seen[0] < 0).any() and (seen[1] >= 0).all()
+    assert with_gradient.tobytes() == without.tobytes()
 
 
 @pytest.mark.parametrize("change", ["hook", "forward", "class"])

@@ -10,6 +10,7 @@ from minifcn.nn.convolution import Conv2d
 from minifcn.nn.module import Module
 from minifcn.nn.pointwise import ReLU
 from minifcn.nn.pooling import MaxPool2d
+from minifcn.recording import is_grad_enabled
 
 
 def through(x: Any, *modules: Module) -> Any:
@@ -17,9 +18,9 @@ def through(x: Any, *modules: Module) -> Any:
 
     A layer with a ReLU behind it may offer both in one operation, as ``forward_relu(x)``; this
     then calls that instead of the two, and the picture between them is never written. Where a
-    convolution's ReLU is followed by max-pooling, the two change places: the larger of two numbers
-    stays the larger, so that not a bit differs, but the ReLU has a quarter of the pixels, and the
-    picture before the pooling need not be kept for its gradient.
+    convolution's ReLU is followed by max-pooling and a gradient may be asked for, the two change
+    places: the larger of two numbers stays the larger, so that not a bit differs, but the ReLU has
+    a quarter of the pixels, and the picture before the pooling need not be kept for its gradient.
 
     Where somebody looks at such a picture (a forward hook) or changes what a layer does (a subclass
     with a ``forward`` of its own), all are called one by one.
@@ -144,13 +145,14 @@ def _joins(layer: Module, after: Module) -> bool:
 
 
 def _changes_places(layer: Module, pool: Module) -> bool:
-    """Whether the ReLU between a convolution and this module may as well come behind it.
+    """Whether the ReLU between a convolution and this module had better come behind it.
 
-    A dilated window that sees nothing of the picture gives −∞, and would give 0.
+    A dilated window that sees nothing of the picture gives −∞, and would give 0. Where no gradient
+    is wanted, a ReLU in the convolution costs least.
     """
     if not isinstance(layer, Conv2d) or type(pool) is not MaxPool2d or pool.dilation != (1, 1):
         return False
-    return not pool._hooks and "forward" not in vars(pool)
+    return is_grad_enabled() and not pool._hooks and "forward" not in vars(pool)
 
 
 def _item(container: Module, index: int) -> Module:
