@@ -1,8 +1,8 @@
 """Sums that were taken in parts, one after the other in memory, added up in their order.
 
 A gradient of few weights is a sum over many pixels: threads share those, each sums a part, and what
-is left to do is to add the parts. NumPy does it on one thread, which took a tenth of a small layer's
-gradient; and after a kernel has filled the caches, even one part of 512 numbers took it 40 µs.
+is left to do is to add the parts. NumPy does it on one thread: that took a tenth of a small layer's
+gradient, and after a kernel has filled the caches even one part of 512 numbers took it 40 µs.
 """
 
 from __future__ import annotations
