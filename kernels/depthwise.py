@@ -53,7 +53,7 @@ def _repeated(rows: np.ndarray, times: int) -> np.ndarray:
     """rows (M, C) as (M, times · C): each beside itself."""
     beside = np.empty((len(rows), times, rows.shape[1]), rows.dtype)
     beside[...] = rows[:, None]
-    return beside.reshape(len(rows), -1)
+    return beside.reshape(len(rows), times * rows.shape[1])
 
 
 def weight_along_taps(x: np.ndarray, dy: np.ndarray, taps: Taps) -> np.ndarray:

@@ -81,7 +81,8 @@ def weight_along_taps(
     if (height, across) == (features, k) and groups == len(sums) == 1:
         return sums.reshape(len(taps.order), c, k), db
     ours = sums[0, :, :features, :k].transpose(1, 0, 2)  # (taps · C, groups, K/groups)
-    return np.ascontiguousarray(ours).reshape(len(taps.order), c, groups * k), db
+    # a copy: a view would keep all parts as long as the gradient lives
+    return np.array(ours, order="C").reshape(len(taps.order), c, groups * k), db
 
 
 class Plan(NamedTuple):

@@ -316,7 +316,8 @@ def weight_along_taps(
     total = sums[0, :, :length, :k].reshape(-1, window.wide, plan.high, c, k)
     by_tap = total.transpose(0, 2, 1, 3, 4)
     db = bias_sums.sum(axis=0).astype(x.dtype) if summed else None
-    return np.ascontiguousarray(by_tap).reshape(len(taps.order), c, k), db
+    # a copy: a view would keep all parts as long as the gradient lives
+    return np.array(by_tap, order="C").reshape(len(taps.order), c, k), db
 
 
 class WeightPlan(NamedTuple):

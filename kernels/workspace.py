@@ -75,7 +75,7 @@ class Lease(np.ndarray):
     """The bytes of a place, which all arrays made of it refer to; when it dies, the place is free.
 
     NumPy lets a view refer past its base to the base's base, if that is a plain array. So a
-    region's memory is of this class too, with no place, and nobody refers past a lease.
+    region's memory is of this class too, with no place, and no plain array refers past a lease.
     """
 
     place: Place | None = None
@@ -99,18 +99,15 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def together(dtype: Any, *shapes: tuple[int, ...]) -> list[np.ndarray]:
-    """Several uninitialised arrays in one piece of memory, whole cache lines one from the next.
+    """Several uninitialised arrays in one memory, each some whole cache lines after the first.
 
     For a kernel's own rooms: to find one place takes Python less time than to find four.
     """
     kind, ends = np.dtype(dtype), [0]
     for shape in shapes:
         ends.append(ends[-1] + -(-prod(shape) * kind.itemsize // LINE) * LINE)
-    memory = empty((ends[-1],), BYTE)
-    arrays = [np.ndarray(shape, kind, memory, start) for shape, start in zip(shapes, ends)]
-    for array in arrays if poisoned else ():
-        array.fill(np.nan)
-    return arrays
+    memory = empty((ends[-1] // kind.itemsize,), kind)
+    return [np.ndarray(shape, kind, memory, start) for shape, start in zip(shapes, ends)]
 
 
 def copy(array: np.ndarray, dtype: Any = None) -> np.ndarray:

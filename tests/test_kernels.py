@@ -295,7 +295,7 @@ def test_memory_starts_at_a_cache_line():
 
 
 def test_arrays_of_one_piece_do_not_touch(monkeypatch):
-    """Each from a cache line on, small pieces too; all live as long as the last of them."""
+    """All live as long as the last of them; from `SMALL` on each begins with a cache line."""
     shapes = [(3, 5), (1,), (0, 7), (70_001,), (2, 2, 2)]
     for some in (shapes, shapes[:2]):
         arrays = workspace.together(np.float32, *some)

@@ -71,13 +71,21 @@ def both_ways(shape, module, limit, monkeypatch):
     results = []
     for value in (0, 1 << 30):
         monkeypatch.setattr(module, limit, value)
+        winograd._plan.cache_clear()  # plans were made with the limit of before
         results.append(by_minifcn("winograd4", *arrays, **settings))
+    winograd._plan.cache_clear()
     return *results, by_elements(*arrays, **settings)
 
 
 @every_shape
 def test_who_transforms_the_weights_changes_no_bit(shape, monkeypatch):
+    ways = {}
+    for name in ("_tiles_loop", "_columns_loop"):
+        loop = getattr(winograd, name)
+        spy = lambda *a, name=name, loop=loop: (ways.update({name: True}), loop(*a))
+        monkeypatch.setattr(winograd, name, spy)
     one, other, _ = both_ways(shape, winograd, "FEW_TILES", monkeypatch)
+    assert len(ways) == 2, ways
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 

@@ -20,7 +20,7 @@ def through(x: Any, *modules: Module) -> Any:
     then calls that instead of the two, and the picture between them is never written. Where a
     convolution's ReLU is followed by max-pooling and a gradient may be asked for, the two change
     places: the larger of two numbers stays the larger, so that not a bit differs, but the ReLU has
-    a quarter of the pixels, and the picture before the pooling need not be kept for its gradient.
+    fewer pixels, and the picture before the pooling need not be kept for its gradient.
 
     Where somebody looks at such a picture (a forward hook) or changes what a layer does (a subclass
     with a ``forward`` of its own), all are called one by one.
@@ -148,11 +148,16 @@ def _changes_places(layer: Module, pool: Module) -> bool:
     """Whether the ReLU between a convolution and this module had better come behind it.
 
     A dilated window that sees nothing of the picture gives −∞, and would give 0. Where no gradient
-    is wanted, a ReLU in the convolution costs least.
+    is wanted, or the pool leaves as many pixels, a ReLU in the convolution costs least.
     """
     if not isinstance(layer, Conv2d) or type(pool) is not MaxPool2d or pool.dilation != (1, 1):
         return False
-    return is_grad_enabled() and not pool._hooks and "forward" not in vars(pool)
+    return (
+        is_grad_enabled()
+        and pool.stride != (1, 1)
+        and not pool._hooks
+        and "forward" not in vars(pool)
+    )
 
 
 def _item(container: Module, index: int) -> Module:

@@ -72,6 +72,17 @@ def test_beside_the_weights_of_one_pixel(pixels, c, k, groups, dtype, rtol):
         assert abs(float(db[column]) - math.fsum(values)) <= rtol * size
 
 
+def test_a_weights_gradient_keeps_its_own_memory_alone():
+    """Not that of the sixteen parts in which it was summed."""
+    x, dy = (np.ones((4, 64, 64, channels), np.float32) for channels in (64, 32))
+    one = (1, 1)
+    dw, _ = kernels.conv2d_weight(x, dy, one, one, (0, 0), one, 1)
+    memory = dw
+    while isinstance(memory.base, np.ndarray):
+        memory = memory.base
+    assert memory.nbytes == dw.nbytes
+
+
 def test_a_million_equal_pixels_lose_no_digit():
     a = np.full((1 << 20, 2), 0.1, np.float32)
     wanted = float(np.float32(0.1)) * (1 << 20)

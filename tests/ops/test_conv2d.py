@@ -229,3 +229,17 @@ def test_dtypes_that_do_not_match_are_named():
         conv2d(x, mf.Tensor(w.astype(float)), mf.Tensor(np.zeros(1, np.float32)))
     with pytest.raises(ShapeError, match="int64"):
         conv2d(mf.Tensor(np.zeros((1, 1, 3, 3), np.int64)), mf.Tensor(w))
+
+
+@pytest.mark.parametrize("device", mf.device.HOST)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_windows_that_lie_in_the_padding_alone(groups, device):
+    """No tap meets a pixel: zeros, and zeros for both gradients."""
+    x, w = np.ones((1, 2, 1, 1), np.float32), np.ones((2, 2 // groups, 1, 1), np.float32)
+    x, w = (mf.Tensor(a, requires_grad=True) for a in (x, w))
+    with mf.device.use(device):
+        y = conv2d(x, w, stride=2, padding=1, groups=groups)
+        gradients = mf.grad(y.sum(), [x, w])
+    assert y.shape == (1, 2, 2, 2)
+    for found in (y, *gradients):
+        assert not found.numpy().any()
