@@ -152,12 +152,9 @@ def _changes_places(layer: Module, pool: Module) -> bool:
     """
     if not isinstance(layer, Conv2d) or type(pool) is not MaxPool2d or pool.dilation != (1, 1):
         return False
-    return (
-        is_grad_enabled()
-        and pool.stride != (1, 1)
-        and not pool._hooks
-        and "forward" not in vars(pool)
-    )
+    if not is_grad_enabled() or pool.stride == (1, 1):
+        return False
+    return not pool._hooks and "forward" not in vars(pool)
 
 
 def _item(container: Module, index: int) -> Module:
