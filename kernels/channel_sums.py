@@ -166,6 +166,7 @@ def add_rows(a, at, step, c, rows, width, strip, sums):  # type: ignore[no-untyp
 
 @serial
 def _finish(sums, count, total):  # type: ignore[no-untyped-def]
+    """total = the sum of ``count`` blocks' sums, float64, which are overwritten."""
     exact = sums[: len(total)]
     for block in range(1, count):
         others = sums[block * len(total) : (block + 1) * len(total)]

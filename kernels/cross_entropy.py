@@ -47,7 +47,7 @@ def cross_entropy(
     if logits.size:
         blocks = -(-len(logits) // BLOCK)
         turned = workspace.empty((blocks, logits.shape[1] + 2, LANES), logits.dtype)
-        turned[...] = 0  # what lies beyond the last pixel is computed with, and must be a number
+        turned[...] = 0  # what lies beyond the last pixel is computed with, and never read out
         arguments = logits, target, share, void, turned, loss, grad, lanes(logits.dtype)
         _cross_entropy_numba(len(turned), arguments)
     return loss, grad
@@ -176,7 +176,7 @@ def _cross_entropy_block(block, logits, target, share, void, turned, loss, grad,
     m, classes = logits.shape
     pixels = m // len(share)
     zero = logits.dtype.type(0)
-    z = turned[block]  # the logits, then their exponentials; below them two rows more
+    z = turned[block]  # logits, their exponentials, then gradients; below them two rows more
     flat_z, flat_logits, flat_grad = z.reshape(-1), logits.reshape(-1), grad.reshape(-1)
     zeroth, row = np.int64(0), z.shape[1]
     top, total = classes, classes + 1

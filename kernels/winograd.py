@@ -66,6 +66,7 @@ from minifcn.kernels.tile import (
 )
 from minifcn.kernels.winograd_matrices import STRIDED, TURNED, matrices
 from minifcn.kernels.winograd_tile import (
+    Tile,
     count_tiles,
     place,
     tile_of,
@@ -121,18 +122,19 @@ def conv(
     if bias is not None:
         start[:, :k] = bias.reshape(groups, k)
     weights, patches, products, edges = workspace.together(x.dtype, *plan.rooms)
-    tile, four, weights = plan.tile, plan.tile[3] == 4, weights.reshape(-1)
+    tile, four, weights = plan.tile, plan.tile.results == 4, weights.reshape(-1)
     arguments = (
         strip_code(x.dtype), x, weights, start.reshape(-1), plan.zeros, y, patches, products,
         edges, plan.padding, plan.cut, dilation, plan.tiles, plan.chunk, plan.together, c, k, wide,
-        half_vectors(x.dtype, wide), tile, four, strided, x.dtype.type(floor), past_caches(y, k),
+        half_vectors(x.dtype, wide), tuple(tile), four, strided, x.dtype.type(floor),
+        past_caches(y, k),
     )  # fmt: skip
     chunks = groups * -(-plan.tiles // plan.chunk)
     if plan.shares:
         _columns_loop(chunks * plan.shares, (*arguments, filters, kernel, plan.shares, flipped))
     else:
         of_weights = (
-            filters, weights, c, wide, wide // lanes(x.dtype), tile[0], four, strided, flipped,
+            filters, weights, c, wide, wide // lanes(x.dtype), tile.n, four, strided, flipped,
         )  # fmt: skip
         parts = groups * plan.blocks * -(-c // PART)
         _tiles_loop(parts, of_weights, chunks, arguments)
@@ -143,7 +145,7 @@ class Plan(NamedTuple):
     """What `conv` decides by the shapes alone: once for each layer.
 
     Attributes:
-        tile: a `Tile`, as kernels take it.
+        tile: its lengths.
         wide: columns of a block.
         blocks: of columns, in each group.
         padding: above and to the left of the first tile.
@@ -156,7 +158,7 @@ class Plan(NamedTuple):
         zeros: of a block's row.
     """
 
-    tile: tuple[int, ...]
+    tile: Tile
     wide: int
     blocks: int
     padding: Pair
@@ -219,9 +221,7 @@ def _plan(
         (threads, frequencies * max(deep, wide)),
     )
     zeros = np.zeros(wide, dtype)
-    return Plan(
-        tuple(tile), wide, blocks, padding, cut, tiles, chunk, together, shares, rooms, zeros
-    )
+    return Plan(tile, wide, blocks, padding, cut, tiles, chunk, together, shares, rooms, zeros)
 
 
 def _padded(by_tap: np.ndarray, groups: int, wide: int) -> np.ndarray:

@@ -114,7 +114,7 @@ POOLS = [
     nn.MaxPool2d(2, ceil_mode=True),
     nn.MaxPool2d(3, 2, 1),  # windows overlap, and reach into the padding
     nn.MaxPool2d((1, 3), 1),
-    nn.MaxPool2d(2, 1, 1, dilation=9),  # windows that see nothing of the picture
+    nn.MaxPool2d(2, 2, 1, dilation=9),  # a window that sees nothing of the picture
 ]
 
 
