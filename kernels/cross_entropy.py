@@ -13,6 +13,8 @@ neighbours: then every step, the exponential too, runs on a vector of pixels, wh
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from minifcn import device
@@ -28,6 +30,7 @@ from minifcn.launch import launch
 
 LANES = 64
 BLOCK = 16 * LANES  # pixels that one thread takes at a time
+PARTS = 8  # of a picture's labels, which are counted apart
 
 
 def cross_entropy(
@@ -47,7 +50,6 @@ def cross_entropy(
     if logits.size:
         blocks = -(-len(logits) // BLOCK)
         turned = workspace.empty((blocks, logits.shape[1] + 2, LANES), logits.dtype)
-        turned[...] = 0  # what lies beyond the last pixel is computed with, and never read out
         arguments = logits, target, share, void, turned, loss, grad, lanes(logits.dtype)
         _cross_entropy_numba(len(turned), arguments)
     return loss, grad
@@ -62,21 +64,38 @@ def amounts(target: np.ndarray, share: np.ndarray, void: int) -> np.ndarray:
     return np.where(valid, share[picture, np.where(valid, target, 0)], share.dtype.type(0))
 
 
-def count_labels(target: np.ndarray, classes: int, void: int) -> np.ndarray:
+def copied_labels(labels: np.ndarray, classes: int, void: int) -> tuple[np.ndarray, np.ndarray]:
+    """A copy of labels (N, …), of any integer dtype, as int64, and its `count_labels`."""
+    plain = labels.dtype == np.int64 and labels.flags.c_contiguous
+    if not plain or device.is_reference() or device.is_gpu(labels):
+        own = workspace.copy(labels, np.int64)
+        return own, count_labels(own, classes, void)
+    own = workspace.empty(labels.shape, labels.dtype)
+    return own, count_labels(labels, classes, void, own)
+
+
+def count_labels(
+    target: np.ndarray, classes: int, void: int, copy: np.ndarray | None = None
+) -> np.ndarray:
     """Pixels of each class (N, classes + 1) in target (N, …) int64, void ones left out.
 
-    The last column counts what is neither a class nor void.
+    The last column counts what is neither a class nor void. On the device `cpu` the labels are
+    written into a ``copy`` on the way.
     """
     if device.is_gpu(target):
         return _count_labels_cuda(target, classes, void)
-    counts = np.zeros((len(target), classes + 1), np.int64)
-    target = target.reshape(len(target), int(np.prod(target.shape[1:])))
+    n, pixels = len(target), prod(target.shape[1:])
+    target, copy = target.reshape(n, pixels), None if copy is None else copy.reshape(n, pixels)
+    counts = np.zeros((n, classes + 1), np.int64)
     if device.is_reference():
         label = np.where((target >= 0) & (target < classes), target, classes)
         for row, found, valid in zip(counts, label, target != void, strict=True):
             row += np.bincount(found[valid], minlength=classes + 1)
     elif target.size:
-        _count_labels_numba(target, void, counts)
+        parts = np.zeros((n, PARTS, classes + 1), np.int64)
+        own = target if copy is None else copy
+        _count_labels_numba(n * PARTS, (target, void, own, parts))
+        counts = parts.sum(axis=1)
     return counts
 
 
@@ -182,6 +201,8 @@ def _cross_entropy_block(block, logits, target, share, void, turned, loss, grad,
     top, total = classes, classes + 1
     picture = block * BLOCK // pixels
     last = min(m, (block + 1) * BLOCK)
+    if last % LANES != 0:  # what lies beyond the last pixel is computed with, and never read out
+        clear(flat_z, zeroth, z.size)
     for low in range(block * BLOCK, last, LANES):
         n = min(LANES, last - low)
         turn(flat_logits, low * classes, classes, n, classes, flat_z, zeroth, row, side)
@@ -228,11 +249,17 @@ def _cross_entropy_numba(count, arguments):  # type: ignore[no-untyped-def]
 
 
 @serial
-def _count_labels_numba(target, void, counts):  # type: ignore[no-untyped-def]
-    pictures, pixels = target.shape
-    classes = counts.shape[1] - 1
-    for i in range(pictures):
-        for m in range(pixels):
-            t = target[i, m]
-            if t != void:
-                counts[i, t if 0 <= t < classes else classes] += 1
+def _count_labels_part(item, target, void, copy, parts):  # type: ignore[no-untyped-def]
+    pixels, count = target.shape[1], parts.shape[1]
+    i, part = item // count, item % count
+    classes = parts.shape[2] - 1
+    for m in range(pixels * part // count, pixels * (part + 1) // count):
+        t = target[i, m]
+        copy[i, m] = t
+        if t != void:
+            parts[i, part, t if 0 <= t < classes else classes] += 1
+
+
+@serial
+def _count_labels_numba(count, arguments):  # type: ignore[no-untyped-def]
+    share_out(_count_labels_part, count, arguments)

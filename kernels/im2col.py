@@ -23,7 +23,7 @@ import numpy as np
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.jobs import share_out
-from minifcn.kernels.pack import in_blocks
+from minifcn.kernels.pack import in_blocks, pack_part
 from minifcn.kernels.row import clear, copy, copy_vector
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.taps import Pair, Taps
@@ -62,7 +62,7 @@ def along_taps(
     if y.size == 0:
         return y
     plan = _plan(taps, n, x.shape[1:3] == out, groups, c, k, x.dtype, nb.get_num_threads())
-    weights = in_blocks(by_tap, taps.order, groups, plan.blocks, plan.wide)
+    weights, packing = in_blocks(by_tap, taps.order, groups, plan.blocks, plan.wide)
     merged = taps.order.shape[1]
     start = np.zeros((groups, plan.blocks * plan.wide), x.dtype)
     if bias is not None:
@@ -75,7 +75,7 @@ def along_taps(
         half_vectors(x.dtype, plan.wide), taps.out_stride == (1, 1), plan.as_it_is,
         _taps_at_once(c), x.dtype.type(floor), past,
     )  # fmt: skip
-    _multiply_loop(len(plan.work), arguments)
+    _multiply_loop(tuple(packing), len(plan.work), arguments)
     return y
 
 
@@ -263,5 +263,6 @@ def _multiply_piece(  # type: ignore[no-untyped-def]
 
 
 @serial
-def _multiply_loop(count, arguments):  # type: ignore[no-untyped-def]
+def _multiply_loop(packing, count, arguments):  # type: ignore[no-untyped-def]
+    share_out(pack_part, packing[0], packing[1])
     share_out(_multiply_piece, count, arguments)

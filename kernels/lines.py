@@ -33,7 +33,7 @@ from minifcn.kernels.channel_sums import STRIP, add_rows
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.gathered import summing_code, summing_strip
 from minifcn.kernels.jobs import share_out
-from minifcn.kernels.pack import in_blocks
+from minifcn.kernels.pack import in_blocks, pack_part
 from minifcn.kernels.parts import add_parts
 from minifcn.kernels.row import FOUR, clear, copy, copy_four, copy_row, copy_vector
 from minifcn.kernels.stream import fence, past_caches
@@ -128,7 +128,7 @@ def along_taps(
         return y
     plan = _plan(taps, n, c, k, x.dtype, nb.get_num_threads())
     merged = taps.order.shape[1]
-    weights = in_blocks(by_tap, plan.order, 1, plan.blocks, plan.wide)
+    weights, packing = in_blocks(by_tap, plan.order, 1, plan.blocks, plan.wide)
     start = np.zeros(plan.blocks * plan.wide, x.dtype)
     if bias is not None:
         start[: k * merged].reshape(merged, k)[...] = bias
@@ -139,7 +139,7 @@ def along_taps(
         taps.out_stride == (1, 1), x.dtype.type(floor),
         past_caches(y, k) and plan.wide % lanes(x.dtype) == 0,
     )  # fmt: skip
-    _multiply_loop(len(plan.work), arguments)
+    _multiply_loop(tuple(packing), len(plan.work), arguments)
     return y
 
 
@@ -282,7 +282,8 @@ def _multiply_piece(  # type: ignore[no-untyped-def]
 
 
 @serial
-def _multiply_loop(count, arguments):  # type: ignore[no-untyped-def]
+def _multiply_loop(packing, count, arguments):  # type: ignore[no-untyped-def]
+    share_out(pack_part, packing[0], packing[1])
     share_out(_multiply_piece, count, arguments)
 
 

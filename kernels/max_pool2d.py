@@ -11,6 +11,9 @@ those that it won. So no two threads ever write to the same place, and the sum h
 2×2 windows side by side that fill the picture, which is what an FCN pools with, have loops of their
 own: four pixels and no questions. There, too, each input pixel belongs to one window alone, and the
 backward pass writes it once.
+
+With a ReLU behind it y is max(0, …), and a window whose result is not positive has index 255, too:
+no pixel gets its gradient, so the way back is the same.
 """
 
 from __future__ import annotations
@@ -26,27 +29,45 @@ from minifcn.kernels.jobs import share_out
 from minifcn.kernels.taps import Pair
 from minifcn.launch import launch
 
-NOWHERE = 255  # the index of a window that sees nothing of the picture
+NOWHERE = 255  # the index of a window without a winner
 
 
 def max_pool2d(
-    x: np.ndarray, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair
+    x: np.ndarray,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    out: Pair,
+    relu: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(y, index), both (N, *out, C), from x (N, H, W, C)."""
+    """(y, index), both (N, *out, C), from x (N, H, W, C).
+
+    With ``relu``, for what `joins_relu`: NaN stays NaN, and has no winner either.
+    """
     if device.is_gpu(x):
         return _max_pool2d_cuda(x, (kernel, stride, padding, dilation), out)
     if device.is_reference():
-        return _max_pool2d_numpy(x, kernel, stride, padding, dilation, out)
+        y, index = _max_pool2d_numpy(x, kernel, stride, padding, dilation, out)
+        return _positive_numpy(y, index) if relu else (y, index)
     y = workspace.empty((x.shape[0], *out, x.shape[3]), x.dtype)
     index = workspace.empty(y.shape, _index_type(kernel))
     if not y.size:
         pass
     elif _tiles(x.shape[1:3], kernel, stride, padding, dilation, out):
-        _max_pool_tiles_numba(len(y) * out[0], (x, y, index))
+        _max_pool_tiles_numba(len(y) * out[0], (x, y, index, relu))
     else:
-        arguments = x, y, index, kernel, stride, padding, dilation
+        arguments = x, y, index, kernel, stride, padding, dilation, relu
         _max_pool2d_numba(len(y) * out[0], arguments)
     return y, index
+
+
+def joins_relu(x: np.ndarray, kernel: Pair) -> bool:
+    """Whether `max_pool2d` can do a ReLU behind it: on a GPU it has a kernel of its own.
+
+    Nor where a window's number of pixels leaves no index for none of them.
+    """
+    return not device.is_gpu(x) and _index_type(kernel) is np.uint8
 
 
 def max_unpool2d(
@@ -123,6 +144,11 @@ def _max_pool2d_numpy(
             index = np.where(wins, index.dtype.type(r * kernel[1] + s), index)
             seen |= inside
     return y, index
+
+
+def _positive_numpy(y: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    nowhere = index.dtype.type(NOWHERE)
+    return np.where(y < 0, y.dtype.type(0), y), np.where(y > 0, index, nowhere)
 
 
 def _max_unpool2d_numpy(
@@ -263,7 +289,7 @@ def _grid(y: np.ndarray) -> tuple[int]:
 
 
 @serial
-def _max_pool2d_line(line, x, y, index, kernel, stride, padding, dilation):  # type: ignore[no-untyped-def]
+def _max_pool2d_line(line, x, y, index, kernel, stride, padding, dilation, relu):  # type: ignore[no-untyped-def]
     _, h, w, c = x.shape
     n, p, q, _ = y.shape
     image = line // p
@@ -295,6 +321,10 @@ def _max_pool2d_line(line, x, y, index, kernel, stride, padding, dilation):  # t
         if first:
             best[:] = -np.inf
             where[:] = NOWHERE
+        if relu:
+            for e in range(c):
+                where[e] = where[e] if best[e] > 0 else index.dtype.type(NOWHERE)
+                best[e] = y.dtype.type(0) if best[e] < 0 else best[e]
 
 
 @serial
@@ -334,8 +364,9 @@ def _max_unpool2d_numba(count, arguments):  # type: ignore[no-untyped-def]
 
 
 @serial
-def _max_pool_tiles_line(line, x, y, index):  # type: ignore[no-untyped-def]
+def _max_pool_tiles_line(line, x, y, index, relu):  # type: ignore[no-untyped-def]
     n, p, q, c = y.shape
+    zero = y.dtype.type(0)
     image = line // p
     i = line - image * p
     for j in range(q):
@@ -351,6 +382,9 @@ def _max_pool_tiles_line(line, x, y, index):  # type: ignore[no-untyped-def]
             x11 = x[image, 2 * i + 1, 2 * j + 1, e]
             if value == value and not x11 <= value:
                 value, tap = x11, np.uint8(3)
+            if relu:
+                tap = tap if value > zero else np.uint8(NOWHERE)
+                value = zero if value < zero else value
             y[image, i, j, e] = value
             index[image, i, j, e] = tap
 

@@ -2,21 +2,35 @@
 
 The layers keep their weights that way (as (R, S, C, K) in memory); the gradient for the input needs
 them with C and K exchanged. The tiles read them in blocks of as many columns as a tile has.
+
+What is made here is not made at once: each function gives an array that is still empty, and `Jobs`
+that fill it. A kernel does those before its own, so that Python calls once for both.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.jobs import share_out
 from minifcn.kernels.row import clear, copy
 from minifcn.kernels.turn import turn
 from minifcn.kernels.vector import lanes
 
 BAND = 64  # rows and columns that are turned together, in the first cache: some lines of each
 CHANNELS = 64  # of a tap's weights that a thread brings into blocks at a time
+
+
+class Jobs(NamedTuple):
+    """How many there are, and their arguments: what `jobs.share_out` is told beside the function.
+
+    It takes a plain tuple: ``tuple(jobs)``.
+    """
+
+    count: int
+    arguments: tuple[Any, ...]
 
 
 def in_memory(by_tap: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -29,34 +43,37 @@ def in_memory(by_tap: np.ndarray) -> tuple[np.ndarray, bool]:
     return np.ascontiguousarray(by_tap), False  # weights that no layer made, (K, C, R, S) in memory
 
 
-def contiguous(by_tap: np.ndarray) -> np.ndarray:
-    """by_tap (taps, C, K), any view, as a C-contiguous array: itself, if it is one."""
+def contiguous(by_tap: np.ndarray) -> tuple[np.ndarray, Jobs]:
+    """by_tap (taps, C, K), any view, as a C-contiguous array, and the jobs of `turn_band`.
+
+    It is by_tap itself, and there are no jobs, where that is one.
+    """
     weights, turned = in_memory(by_tap)
     if not turned:
-        return weights
+        return weights, Jobs(0, (weights, weights, lanes(by_tap.dtype)))
     taps, a, _ = weights.shape
     target = workspace.empty(by_tap.shape, by_tap.dtype)
-    _turn_loop(taps * -(-a // BAND), (weights, target, lanes(by_tap.dtype)))
-    return target
+    return target, Jobs(taps * -(-a // BAND), (weights, target, lanes(by_tap.dtype)))
 
 
 def in_blocks(
     by_tap: np.ndarray, order: np.ndarray, groups: int, blocks: int, wide: int
-) -> np.ndarray:
-    """The weights in blocks of columns, as the tiles read them: (groups, blocks, reads, C, wide).
+) -> tuple[np.ndarray, Jobs]:
+    """The weights in blocks of columns, as the tiles read them, and the jobs of `pack_part`.
 
-    Where phases were merged, a block's columns are the channels of one after the other.
+    They are (groups, blocks, reads, C, wide). Where phases were merged, a block's columns are the
+    channels of one after the other.
     """
     weights, turned = in_memory(by_tap)
     c, k = by_tap.shape[1], by_tap.shape[2] // groups
     packed = workspace.empty((groups, blocks, len(order), c, wide), by_tap.dtype)
     arguments = weights.reshape(-1), turned, order, packed, k, lanes(by_tap.dtype)
-    _pack_loop(groups * blocks * len(order) * -(-c // CHANNELS), arguments)
-    return packed
+    return packed, Jobs(groups * blocks * len(order) * -(-c // CHANNELS), arguments)
 
 
 @serial
-def _turn_band(item, source, target, side):  # type: ignore[no-untyped-def]
+def turn_band(item, source, target, side):  # type: ignore[no-untyped-def]
+    """Some rows of a tap's weights, turned about."""
     taps, a, b = source.shape
     down = (a + BAND - 1) // BAND
     flat, result = source.reshape(-1), target.reshape(-1)
@@ -68,12 +85,8 @@ def _turn_band(item, source, target, side):  # type: ignore[no-untyped-def]
 
 
 @serial
-def _turn_loop(count, arguments):  # type: ignore[no-untyped-def]
-    share_out(_turn_band, count, arguments)
-
-
-@serial
-def _pack_part(item, by_tap, turned, order, packed, k, side):  # type: ignore[no-untyped-def]
+def pack_part(item, by_tap, turned, order, packed, k, side):  # type: ignore[no-untyped-def]
+    """Some channels of a tap's weights, in one block."""
     groups, blocks, reads, c, wide = packed.shape
     merged = order.shape[1]
     flat = packed.reshape(-1)
@@ -97,8 +110,3 @@ def _pack_part(item, by_tap, turned, order, packed, k, side):  # type: ignore[no
             for d in range(high - low):
                 copy(flat, to + d * wide, by_tap, source + d * groups * k, count)
         column += count
-
-
-@serial
-def _pack_loop(count, arguments):  # type: ignore[no-untyped-def]
-    share_out(_pack_part, count, arguments)

@@ -49,7 +49,7 @@ from minifcn.kernels import workspace
 from minifcn.kernels.algorithm import FEW_TILES
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.jobs import share_out
-from minifcn.kernels.pack import contiguous
+from minifcn.kernels.pack import Jobs, contiguous, turn_band
 from minifcn.kernels.row import clear, copy
 from minifcn.kernels.sandwich import Side, finished_sandwich_of, sandwich_of, twice
 from minifcn.kernels.stream import fence, past_caches
@@ -117,7 +117,7 @@ def conv(
     )  # fmt: skip
     y = workspace.empty((n, *out, groups * k), x.dtype)
     wide, strided = plan.wide, None if stride == 1 else True
-    filters = _padded(by_tap, groups, plan.blocks * wide)
+    filters, turning = _padded(by_tap, groups, plan.blocks * wide)
     start = np.zeros((groups, plan.blocks * wide), x.dtype)
     if bias is not None:
         start[:, :k] = bias.reshape(groups, k)
@@ -131,13 +131,14 @@ def conv(
     )  # fmt: skip
     chunks = groups * -(-plan.tiles // plan.chunk)
     if plan.shares:
-        _columns_loop(chunks * plan.shares, (*arguments, filters, kernel, plan.shares, flipped))
+        every = (*arguments, filters, kernel, plan.shares, flipped)
+        _columns_loop(tuple(turning), chunks * plan.shares, every)
     else:
         of_weights = (
             filters, weights, c, wide, wide // lanes(x.dtype), tile.n, four, strided, flipped,
         )  # fmt: skip
         parts = groups * plan.blocks * -(-c // PART)
-        _tiles_loop(parts, of_weights, chunks, arguments)
+        _tiles_loop(tuple(turning), parts, of_weights, chunks, arguments)
     return y
 
 
@@ -224,14 +225,19 @@ def _plan(
     return Plan(tile, wide, blocks, padding, cut, tiles, chunk, together, shares, rooms, zeros)
 
 
-def _padded(by_tap: np.ndarray, groups: int, wide: int) -> np.ndarray:
-    """by_tap as one row, each group's output channels filled up with zeros to ``wide``."""
+def _padded(by_tap: np.ndarray, groups: int, wide: int) -> tuple[np.ndarray, Jobs]:
+    """by_tap as one row, each group's output channels filled up with zeros to ``wide``.
+
+    With it come the jobs of `turn_band` that fill it.
+    """
     taps, c, k = by_tap.shape
     if k == groups * wide:
-        return contiguous(by_tap).reshape(-1)
+        weights, turning = contiguous(by_tap)
+        return weights.reshape(-1), turning
     padded = np.zeros((taps, c, groups, wide), by_tap.dtype)
     padded[:, :, :, : k // groups] = by_tap.reshape(taps, c, groups, k // groups)
-    return padded.reshape(-1)
+    weights, nothing = contiguous(padded.reshape(taps, c, groups * wide))
+    return weights.reshape(-1), nothing
 
 
 def _even(tiles: int, chunk: int, threads: int) -> int:
@@ -438,11 +444,13 @@ def _some_columns(  # type: ignore[no-untyped-def]
 
 
 @serial
-def _tiles_loop(parts, of_weights, chunks, arguments):  # type: ignore[no-untyped-def]
+def _tiles_loop(turning, parts, of_weights, chunks, arguments):  # type: ignore[no-untyped-def]
+    share_out(turn_band, turning[0], turning[1])
     share_out(_weights_part, parts, of_weights)
     share_out(_some_tiles, chunks, arguments)
 
 
 @serial
-def _columns_loop(count, arguments):  # type: ignore[no-untyped-def]
+def _columns_loop(turning, count, arguments):  # type: ignore[no-untyped-def]
+    share_out(turn_band, turning[0], turning[1])
     share_out(_some_columns, count, arguments)

@@ -6,7 +6,7 @@ from minifcn.ops.cross_entropy import cross_entropy
 from minifcn.ops.interpolate import interpolate
 from minifcn.ops.matmul import linear
 from minifcn.ops.pointwise import dropout, relu, sigmoid, tanh
-from minifcn.ops.pool import adaptive_avg_pool2d, avg_pool2d, max_pool2d
+from minifcn.ops.pool import adaptive_avg_pool2d, avg_pool2d, max_pool2d, max_pool2d_relu
 from minifcn.ops.shape import crop, pad
 from minifcn.ops.softmax import log_softmax, softmax
 
@@ -25,6 +25,7 @@ __all__ = [
     "linear",
     "log_softmax",
     "max_pool2d",
+    "max_pool2d_relu",
     "pad",
     "relu",
     "sigmoid",

@@ -142,8 +142,13 @@ def test_relu_behind_a_pool_differs_in_no_bit(pool, kind, device):
 
 def test_a_pool_sees_what_lies_before_the_relu(monkeypatch):
     """So fewer elements pass the ReLU, and the layer's result is not kept for its gradient."""
-    seen, pool = [], F.max_pool2d
-    monkeypatch.setattr(F, "max_pool2d", lambda x, *a: seen.append(x.numpy().copy()) or pool(x, *a))
+    seen = []
+
+    def watch(name, pool):
+        monkeypatch.setattr(F, name, lambda x, *a: seen.append(x.numpy().copy()) or pool(x, *a))
+
+    watch("max_pool2d_relu", F.max_pool2d_relu)
+    watch("max_pool2d", F.max_pool2d)
     chain = nn.Sequential(convolution(), nn.ReLU(), nn.MaxPool2d(2))
     with_gradient = chain(picture()).numpy()
     with mf.no_grad():  # then it belongs to the convolution

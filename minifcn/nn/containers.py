@@ -19,8 +19,9 @@ def through(x: Any, *modules: Module) -> Any:
     A layer with a ReLU behind it may offer both in one operation, as ``forward_relu(x)``; this
     then calls that instead of the two, and the picture between them is never written. Where a
     convolution's ReLU is followed by max-pooling and a gradient may be asked for, the two change
-    places: the larger of two numbers stays the larger, so that not a bit differs, but the ReLU has
-    fewer pixels, and the picture before the pooling need not be kept for its gradient.
+    places and are one operation: the larger of two numbers stays the larger, so that not a bit
+    differs, but the ReLU has fewer pixels, and the picture before the pooling need not be kept for
+    its gradient.
 
     Where somebody looks at such a picture (a forward hook) or changes what a layer does (a subclass
     with a ``forward`` of its own), all are called one by one.
@@ -32,8 +33,7 @@ def through(x: Any, *modules: Module) -> Any:
             x = layer(x)
             i += 1
         elif len(behind) == 2 and _changes_places(layer, behind[1]):
-            relu, pool = behind
-            x = relu(pool(layer(x)))
+            x = behind[1].forward_relu(layer(x))  # type: ignore[attr-defined]
             i += 3
         else:
             x = layer.forward_relu(x)  # type: ignore[attr-defined]

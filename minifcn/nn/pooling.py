@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from minifcn import functional as F
 from minifcn.errors import InputError
 from minifcn.geometry import Window
@@ -48,7 +50,14 @@ class MaxPool2d(_Pool):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, P, Q)."""
-        return F.max_pool2d(
+        return self._through(F.max_pool2d, x)
+
+    def forward_relu(self, x: Tensor) -> Tensor:
+        """This layer and a ReLU behind it, in one operation; `Sequential` calls it."""
+        return self._through(F.max_pool2d_relu, x)
+
+    def _through(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
+        return function(
             x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
         )
 

@@ -27,10 +27,8 @@ import numpy as np
 from minifcn import device, kernels
 from minifcn.errors import InputError, ShapeError
 from minifcn.function import Function
-from minifcn.kernels import workspace
 from minifcn.ops.layout import elementwise
 from minifcn.ops.pointwise import Gate
-from minifcn.ops.reduction import total
 from minifcn.ops.softmax import log_softmax
 from minifcn.recording import is_grad_enabled
 from minifcn.tensor import Tensor
@@ -42,23 +40,29 @@ class CrossEntropy(Function):
     """The loss a pixel, already scaled; one kernel makes it and its gradient.
 
     Settings: ``target`` (N, …) of class numbers, ``share`` (N, K), what a pixel of a picture and a
-    class counts for, and ``void``, the class number of pixels that count for nothing.
+    class counts for, ``void``, the class number of pixels that count for nothing, and whether the
+    result is ``summed``, to a scalar.
     """
 
-    def __init__(self, target: np.ndarray, share: np.ndarray, void: int) -> None:
-        self.target, self.share, self.void = target, share, void
+    def __init__(
+        self, target: np.ndarray, share: np.ndarray, void: int, summed: bool = False
+    ) -> None:
+        self.target, self.share, self.void, self.summed = target, share, void, summed
 
     def forward(self, logits: np.ndarray) -> np.ndarray:
-        rows = device.contiguous(np.moveaxis(logits, 1, -1))
+        pixels = range(2, logits.ndim)
+        rows = device.contiguous(logits.transpose(0, *pixels, 1))
         loss, grad = kernels.cross_entropy(
             rows.reshape(-1, logits.shape[1]), self.target.reshape(-1), self.share, self.void
         )
-        self.slope = np.moveaxis(grad.reshape(rows.shape), -1, 1)
+        self.slope = grad.reshape(rows.shape).transpose(0, -1, *(axis - 1 for axis in pixels))
+        if self.summed:  # in float64, see `Sum`
+            return loss.sum(dtype=np.float64).astype(loss.dtype)
         return loss.reshape(self.target.shape)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         (logits,) = self.inputs
-        each = grad.reshape(grad.shape[0], 1, *grad.shape[1:])
+        each = grad if self.summed else grad.reshape(grad.shape[0], 1, *grad.shape[1:])
         if not is_grad_enabled():
             if _is_one(grad.data):
                 return (Tensor(self.slope),)
@@ -107,19 +111,20 @@ def cross_entropy(
             f"cross_entropy: target has shape {labels.shape}, wanted {wanted} for logits of shape "
             f"{input.shape}, (N, classes, …)"
         )
-    if not np.issubdtype(input.dtype, np.floating) or input.shape[1] == 0:
+    if input.dtype.kind != "f" or input.shape[1] == 0:
         raise ShapeError(
             f"cross_entropy: input is {input.dtype} of shape {input.shape}, wanted floating logits "
             "of at least one class"
         )
-    if not np.issubdtype(labels.dtype, np.integer):
+    if labels.dtype.kind not in "iu":
         raise ShapeError(f"cross_entropy: target has dtype {labels.dtype}, wanted an integer dtype")
     classes = input.shape[1]
     weights = _class_weights(weight, classes)
     device.together("cross_entropy", input.data, labels)
-    own = workspace.copy(labels, np.int64)  # the caller may change theirs
+    # the caller may change theirs
+    own, counts = kernels.copied_labels(labels, classes, ignore_index)
     # (N, K + 1) numbers come to the host from any device: a wrong label is refused here, at once
-    counts = device.move(kernels.count_labels(own, classes, ignore_index), "cpu")
+    counts = device.move(counts, "cpu")
     if counts[:, classes].any():
         _refuse_labels(device.move(labels, "cpu"), classes, ignore_index)
     if own.size and not counts.any():
@@ -128,8 +133,8 @@ def cross_entropy(
             stacklevel=2,
         )
     share = _shares(counts[:, :classes], weights, reduction).astype(input.dtype)
-    each = CrossEntropy(own, device.like(share, input.data), ignore_index)(input)
-    return each if reduction == "none" else total(each)
+    share = device.like(share, input.data)
+    return CrossEntropy(own, share, ignore_index, summed=reduction != "none")(input)
 
 
 def _is_one(grad: Any) -> bool:

@@ -11,21 +11,27 @@ from minifcn.errors import ShapeError
 from minifcn.function import Function
 from minifcn.ops.conv2d import Conv2d, Settings
 from minifcn.ops.layout import Pair, channels_first, channels_last, is_picture, pair, pooled
+from minifcn.ops.pointwise import relu
 from minifcn.ops.reduction import mean
 from minifcn.tensor import Tensor
 
 
 class MaxPool2d(Function):
-    """The largest value of each window; the gradient goes to the pixel that had it."""
+    """The largest value of each window; the gradient goes to the pixel that had it.
+
+    With ``relu``, 0 where that is larger, and then the gradient goes nowhere.
+    """
 
     reads = {}
 
-    def __init__(self, windows: tuple[Pair, Pair, Pair, Pair], out: Pair) -> None:
-        self.windows, self.out = windows, out
+    def __init__(
+        self, windows: tuple[Pair, Pair, Pair, Pair], out: Pair, relu: bool = False
+    ) -> None:
+        self.windows, self.out, self.relu = windows, out, relu
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         self.size = x.shape[2:]
-        y, self.index = kernels.max_pool2d(channels_last(x), *self.windows, self.out)
+        y, self.index = kernels.max_pool2d(channels_last(x), *self.windows, self.out, self.relu)
         return channels_first(y)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -88,7 +94,35 @@ def max_pool2d(
     Returns:
         (N, C, P, Q). At a tie the first pixel in reading order wins; NaN wins over every number.
     """
-    name = "max_pool2d"
+    return _pool("max_pool2d", False, x, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def max_pool2d_relu(
+    x: Tensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """``relu(max_pool2d(…))`` in one operation; PyTorch has no such name.
+
+    On a GPU, and of windows of more than 255 pixels, it is those two. Arguments, result and errors
+    are those of `max_pool2d`.
+    """
+    return _pool("max_pool2d_relu", True, x, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def _pool(
+    name: str,
+    with_relu: bool,
+    x: Tensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    ceil_mode: bool,
+) -> Tensor:
     is_picture(name, x)
     kernel = pair(name, "kernel_size", kernel_size)
     windows = (
@@ -98,7 +132,9 @@ def max_pool2d(
         pair(name, "dilation", dilation),
     )
     size: Pair = x.shape[2], x.shape[3]
-    return MaxPool2d(windows, pooled(name, size, *windows, ceil_mode))(x)
+    together = with_relu and kernels.joins_relu(x.data, kernel)
+    y = MaxPool2d(windows, pooled(name, size, *windows, ceil_mode), together)(x)
+    return relu(y) if with_relu and not together else y
 
 
 def avg_pool2d(
