@@ -26,6 +26,7 @@ from minifcn.kernels import (
     im2col,
     im2col_weight,
     lines,
+    narrow_weight,
     winograd,
     winograd_weight,
 )
@@ -154,6 +155,8 @@ def conv2d_weight(
             taps = convolution(kernel, stride, padding, dilation, out)
             if how == "depthwise":
                 by_tap = depthwise.weight_along_taps(x, dy, taps)
+            elif dy.size and narrow_weight.serves(taps, c, k, groups, x.dtype):
+                by_tap, db = narrow_weight.weight(x, dy, bias)
             elif lines.serve(taps, c, groups) and dy.size:
                 by_tap, db = lines.weight_along_taps(x, dy, taps, bias)
             else:

@@ -55,6 +55,9 @@ def layers(rng):
         c, k = rng.choice([1, 3, 4, 5, 16, 21, 33, 49]), rng.choice([1, 7, 16, 21, 37])
         kernel, stride = rng.integers(1, 6, 2), rng.integers(1, 4, 2)
         yield c, k, kernel, stride, rng.integers(0, 4, 2), kernel + rng.integers(0, 30, 2)
+    one, nothing = np.array([1, 1]), np.array([0, 0])
+    for c, k in ((32, 1), (32, 7), (64, 21), (96, 37)):  # filters as the rows of the tile
+        yield c, k, one, one, nothing, rng.integers(1, 30, 2)
 
 
 def main(plant):
