@@ -62,7 +62,9 @@ def along_taps(
     if y.size == 0:
         return y
     plan = _plan(taps, n, x.shape[1:3] == out, groups, c, k, x.dtype, nb.get_num_threads())
-    weights, packing = in_blocks(by_tap, taps.order, groups, plan.blocks, plan.wide)
+    in_all = groups, plan.blocks, len(taps.order), c, plan.wide
+    weights, room = workspace.together(x.dtype, in_all, plan.room)
+    packing = in_blocks(by_tap, taps.order, groups, weights)
     merged = taps.order.shape[1]
     start = np.zeros((groups, plan.blocks * plan.wide), x.dtype)
     if bias is not None:
@@ -71,7 +73,7 @@ def along_taps(
     arguments = (
         strip_code(x.dtype), x, weights.reshape(-1), start.reshape(-1), y, taps.offset, taps.run,
         taps.phases, taps.in_stride, taps.out_stride, plan.work,
-        workspace.empty(plan.room, x.dtype), plan.panel, plan.blocks, k, plan.wide,
+        room, plan.panel, plan.blocks, k, plan.wide,
         half_vectors(x.dtype, plan.wide), taps.out_stride == (1, 1), plan.as_it_is,
         _taps_at_once(c), x.dtype.type(floor), past,
     )  # fmt: skip

@@ -128,13 +128,15 @@ def along_taps(
         return y
     plan = _plan(taps, n, c, k, x.dtype, nb.get_num_threads())
     merged = taps.order.shape[1]
-    weights, packing = in_blocks(by_tap, plan.order, 1, plan.blocks, plan.wide)
+    in_all = 1, plan.blocks, len(plan.order), c, plan.wide
+    weights, room = workspace.together(x.dtype, in_all, plan.room)
+    packing = in_blocks(by_tap, plan.order, 1, weights)
     start = np.zeros(plan.blocks * plan.wide, x.dtype)
     if bias is not None:
         start[: k * merged].reshape(merged, k)[...] = bias
     arguments = (
         strip_code(x.dtype), x, weights.reshape(-1), start, y, taps.phases, plan.windows,
-        taps.in_stride, taps.out_stride, plan.work, workspace.empty(plan.room, x.dtype), plan.line,
+        taps.in_stride, taps.out_stride, plan.work, room, plan.line,
         len(taps.order), plan.wide, half_vectors(x.dtype, plan.wide), lanes(x.dtype),
         taps.out_stride == (1, 1), x.dtype.type(floor),
         past_caches(y, k) and plan.wide % lanes(x.dtype) == 0,

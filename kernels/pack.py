@@ -3,12 +3,13 @@
 The layers keep their weights that way (as (R, S, C, K) in memory); the gradient for the input needs
 them with C and K exchanged. The tiles read them in blocks of as many columns as a tile has.
 
-What is made here is not made at once: each function gives an array that is still empty, and `Jobs`
-that fill it. A kernel does those before its own, so that Python calls once for both.
+What is made here is not made at once: the functions give `Jobs`, which a kernel does before its
+own, so that Python calls once for both.
 """
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,19 +57,16 @@ def contiguous(by_tap: np.ndarray) -> tuple[np.ndarray, Jobs]:
     return target, Jobs(taps * -(-a // BAND), (weights, target, lanes(by_tap.dtype)))
 
 
-def in_blocks(
-    by_tap: np.ndarray, order: np.ndarray, groups: int, blocks: int, wide: int
-) -> tuple[np.ndarray, Jobs]:
-    """The weights in blocks of columns, as the tiles read them, and the jobs of `pack_part`.
+def in_blocks(by_tap: np.ndarray, order: np.ndarray, groups: int, packed: np.ndarray) -> Jobs:
+    """The jobs of `pack_part` that bring weights into blocks of columns, as the tiles read them.
 
-    They are (groups, blocks, reads, C, wide). Where phases were merged, a block's columns are the
-    channels of one after the other.
+    ``packed`` is where: (groups, blocks, reads, C, wide), not written yet. Where phases were
+    merged, a block's columns are the channels of one after the other.
     """
     weights, turned = in_memory(by_tap)
     c, k = by_tap.shape[1], by_tap.shape[2] // groups
-    packed = workspace.empty((groups, blocks, len(order), c, wide), by_tap.dtype)
     arguments = weights.reshape(-1), turned, order, packed, k, lanes(by_tap.dtype)
-    return packed, Jobs(groups * blocks * len(order) * -(-c // CHANNELS), arguments)
+    return Jobs(prod(packed.shape[:3]) * -(-c // CHANNELS), arguments)
 
 
 @serial

@@ -47,7 +47,8 @@ from minifcn.kernels.winograd_tile import (
     whole_vectors,
 )
 
-FEW_FILTERS = 1 << 14  # C·K up to which sums stay in a second-level cache, share by share
+FEW_FILTERS = 1 << 14  # C·K up to which sums stay in a second-level cache, share by share;
+# of stride 2, whose tiles are fewer beside the sums, half as many
 SHARE = 64  # channels of such a share
 JOBS = 16  # such shares, about, where there are tiles enough: work for so many threads
 MANY_BYTES = 16 << 20  # transformed patches of all threads, in the last cache
@@ -76,7 +77,7 @@ def weight(
     tile, strided = tile_of(m, stride), None if stride == 1 else True
     frequencies, threads = tile.n**2, nb.get_num_threads()
     tiles = count_tiles(len(x), dy.shape[1:3], dilation, tile.results)
-    if c * k <= FEW_FILTERS or tiles <= PIECE:
+    if c * k <= FEW_FILTERS // stride or tiles <= PIECE:
         plan, owners = _in_shares(tiles, c, whole, groups, frequencies, side, wide), threads
     else:
         pair = frequencies * x.itemsize * (whole_vectors(c, x.dtype) + whole)
