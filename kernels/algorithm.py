@@ -14,7 +14,8 @@ depthwise  one filter a channel, summed directly                   as many group
 
 A larger kernel of stride 1 is so many of 3×3 beside each other, and Winograd's serve it in parts:
 4 of F(4×4, 3×3) take 144 multiplications for the 400 of a 5×5 kernel. Its weights' gradient they
-leave to im2col.
+leave to im2col. The gradient for the weights of a 1×1 layer with few filters has a way of its own
+(`narrow_weight`), whatever is forced.
 
 On a GPU, see `choose_cuda`:
 

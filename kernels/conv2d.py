@@ -4,7 +4,8 @@
 
 The NumPy definition stands here. On the device `cpu`, `algorithm` chooses by the shapes between
 `winograd`, `im2col` (with few channels `lines`), `direct` and `depthwise`, each in a file of its
-own; on a GPU `conv2d_cuda` does between ``conv2d.cu`` and others.
+own; the weight gradient of a 1×1 layer with few filters is `narrow_weight`'s. On a GPU
+`conv2d_cuda` chooses between ``conv2d.cu`` and others.
 
 Arrays: x (N, H, W, C), b (K,), y (N, P, Q, K), C-contiguous, all of one floating dtype; w
 (K, C/groups, R, S) of any strides. The layers keep w as (R, S, C/groups, K) in memory, seen through

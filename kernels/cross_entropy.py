@@ -30,7 +30,8 @@ from minifcn.launch import launch
 
 LANES = 64
 BLOCK = 16 * LANES  # pixels that one thread takes at a time
-PARTS = 8  # of a picture's labels, which are counted apart
+PARTS = 8  # of a picture's labels, which are counted apart …
+LEAST = 2048  # … of so many pixels or more
 
 
 def cross_entropy(
@@ -66,7 +67,7 @@ def amounts(target: np.ndarray, share: np.ndarray, void: int) -> np.ndarray:
 
 def copied_labels(labels: np.ndarray, classes: int, void: int) -> tuple[np.ndarray, np.ndarray]:
     """A copy of labels (N, …), of any integer dtype, as int64, and its `count_labels`."""
-    plain = labels.dtype == np.int64 and labels.flags.c_contiguous
+    plain = labels.dtype == np.int64 and labels.flags.c_contiguous and labels.flags.writeable
     if not plain or device.is_reference() or device.is_gpu(labels):
         own = workspace.copy(labels, np.int64)
         return own, count_labels(own, classes, void)
@@ -85,17 +86,18 @@ def count_labels(
     if device.is_gpu(target):
         return _count_labels_cuda(target, classes, void)
     n, pixels = len(target), prod(target.shape[1:])
-    target, copy = target.reshape(n, pixels), None if copy is None else copy.reshape(n, pixels)
+    target = target.reshape(n, pixels)
     counts = np.zeros((n, classes + 1), np.int64)
     if device.is_reference():
         label = np.where((target >= 0) & (target < classes), target, classes)
         for row, found, valid in zip(counts, label, target != void, strict=True):
             row += np.bincount(found[valid], minlength=classes + 1)
     elif target.size:
-        parts = np.zeros((n, PARTS, classes + 1), np.int64)
-        own = target if copy is None else copy
-        _count_labels_numba(n * PARTS, (target, void, own, parts))
-        counts = parts.sum(axis=1)
+        parts = max(1, min(PARTS, pixels // LEAST))
+        counted = counts[:, None] if parts == 1 else np.zeros((n, parts, classes + 1), np.int64)
+        own = np.empty((0, 0), np.int64) if copy is None else copy.reshape(n, pixels)
+        _count_labels_numba(n * parts, (target, void, own, counted))
+        counts = counted.sum(axis=1) if parts > 1 else counts
     return counts
 
 
@@ -255,7 +257,8 @@ def _count_labels_part(item, target, void, copy, parts):  # type: ignore[no-unty
     classes = parts.shape[2] - 1
     for m in range(pixels * part // count, pixels * (part + 1) // count):
         t = target[i, m]
-        copy[i, m] = t
+        if copy.size:
+            copy[i, m] = t
         if t != void:
             parts[i, part, t if 0 <= t < classes else classes] += 1
 

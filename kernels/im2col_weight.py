@@ -4,9 +4,9 @@
 
 With the panel of some pixels as a matrix (pixels, taps · C), this is its transpose times the
 (pixels, K) of dy. A thread takes some rows of the result (taps and channels) and sums over all
-pixels, a few hundred at a time, in one fixed order. A result too small to share out that way, as a
-narrow 1×1 layer's, is summed in a fixed number of parts of the pixels, added in order at the end:
-the bits do not depend on the number of threads.
+pixels, a few hundred at a time, in one fixed order. A result too small to share out that way is
+summed in a fixed number of parts of the pixels, added in order at the end: the bits do not depend
+on the number of threads. (A 1×1 layer with few filters is `narrow_weight`'s.)
 
 With many channels a piece of work is one tap or less, and needs no panel: it lists the pixels that
 the tap meets the picture for, with the address of what they read (see `gathered`). The others are

@@ -45,6 +45,7 @@ def max_pool2d(
 
     With ``relu``, for what `joins_relu`: NaN stays NaN, and has no winner either.
     """
+    assert not relu or joins_relu(x, kernel)
     if device.is_gpu(x):
         return _max_pool2d_cuda(x, (kernel, stride, padding, dilation), out)
     if device.is_reference():

@@ -29,14 +29,15 @@ from minifcn.kernels.turn import turn
 
 PIXELS = 256  # whose x stays in the second-level cache while all filters meet it
 SHARE = 256  # channels of a piece of work
-PARTS = 16  # of many pixels
+PARTS = 16  # of many pixels, …
+LEAST = 1024  # … of so many or more
 
 
 def serves(taps: Taps, c: int, k: int, groups: int, dtype: Any) -> bool:
     """Whether k filters fill the tiles better as rows, and c channels whole ones as columns."""
     wide = columns(dtype, k)
     narrow = rows(k) < -(-k // wide) * wide and c % (2 * lanes(dtype)) == 0
-    return groups == 1 and narrow and taps.reads_each_pixel()
+    return groups == 1 and c > 0 and narrow and taps.reads_each_pixel()
 
 
 def weight(
@@ -62,7 +63,7 @@ def weight(
 def _shares(pixels: int, c: int) -> tuple[int, np.ndarray]:
     """How many parts, and the work: (part, first channel, last + 1, first pixel, last + 1) each."""
     shares = -(-c // SHARE)
-    parts = max(1, min(PARTS // shares, pixels // PIXELS))
+    parts = max(1, min(PARTS // shares, pixels // LEAST))
     work = [
         (part, low, min(low + SHARE, c), pixels * part // parts, pixels * (part + 1) // parts)
         for part in range(parts)

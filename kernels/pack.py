@@ -51,7 +51,8 @@ def contiguous(by_tap: np.ndarray) -> tuple[np.ndarray, Jobs]:
     """
     weights, turned = in_memory(by_tap)
     if not turned:
-        return weights, Jobs(0, (weights, weights, lanes(by_tap.dtype)))
+        nothing = np.empty((0, 0, 0), by_tap.dtype)
+        return weights, Jobs(0, (nothing, nothing, lanes(by_tap.dtype)))
     taps, a, _ = weights.shape
     target = workspace.empty(by_tap.shape, by_tap.dtype)
     return target, Jobs(taps * -(-a // BAND), (weights, target, lanes(by_tap.dtype)))

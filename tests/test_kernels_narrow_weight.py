@@ -32,6 +32,7 @@ def served(c, k, dtype=np.float32, kernel=ONE, stride=ONE, padding=NONE, groups=
 
 
 def test_who_is_served():
+    assert not served(0, 21)
     assert served(8 * BLOCK, 21 if BLOCK == 32 else BLOCK // 2 + 1)
     assert not served(8 * BLOCK + 1, 21)  # channels that are no whole tiles
     assert not served(8 * BLOCK, 2 * BLOCK)  # filters that are

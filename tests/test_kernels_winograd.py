@@ -6,7 +6,7 @@ import pytest
 
 from minifcn import functional
 from minifcn.kernels import winograd, winograd_weight, workspace
-from tests.convolutions import by_elements, by_minifcn, errors, layer, random
+from tests.convolutions import by_elements, by_minifcn, errors, layer, like_a_layers, random
 
 #: (shape of x, output channels, dilation) and what such a layer is to try
 SHAPES = {
@@ -144,3 +144,13 @@ def test_larger_kernels_of_groups_and_transposed(groups):
     for found in results[1:]:
         assert max(errors(found, results[0])) < BOUND[np.float32]
     assert not np.array_equal(results[1][0], results[0][0])  # it was another algorithm
+
+
+@pytest.mark.parametrize("size", [4, 40])  # threads share columns, or tiles
+def test_weights_that_may_not_be_written_serve(size):
+    x, w, b, dy = layer((1, 32, size, size), 32)
+    w = like_a_layers(w)
+    wanted = by_minifcn("winograd4", x, w, b, dy, padding=1)
+    w.flags.writeable = False
+    for found, right in zip(by_minifcn("winograd4", x, w, b, dy, padding=1), wanted, strict=True):
+        np.testing.assert_array_equal(found, right)

@@ -37,7 +37,7 @@ REDUCTIONS = ("mean", "sum", "batch", "image", "none")
 
 
 class CrossEntropy(Function):
-    """The loss a pixel, already scaled; one kernel makes it and its gradient.
+    """The loss a pixel, already scaled, or its sum; one kernel makes it and its gradient.
 
     Settings: ``target`` (N, …) of class numbers, ``share`` (N, K), what a pixel of a picture and a
     class counts for, ``void``, the class number of pixels that count for nothing, and whether the

@@ -146,10 +146,12 @@ def dry_run(model: nn.Module, step: Callable[[], None]) -> Watch:
 @contextmanager
 def _watched(watch: Watch) -> Iterator[None]:
     lease, call, operate = workspace._lease, nn.Module.__call__, Function.__call__
-    remember = Function.remembered
+    remember, joined = Function.remembered, nn.MaxPool2d.forward_relu
     with (
         patch.object(workspace, "_lease", lambda size: watch.lease(lease, size)),
         patch.object(nn.Module, "__call__", lambda m, *x: watch.module(call, m, *x)),
+        # the one layer that joins a ReLU and has no parameters to be known by
+        patch.object(nn.MaxPool2d, "forward_relu", lambda m, *x: watch.module(joined, m, *x)),
         patch.object(Function, "__call__", lambda node, *x: watch.operation(operate, node, *x)),
         patch.object(Function, "remembered", lambda node: watch.backward(remember, node)),
     ):

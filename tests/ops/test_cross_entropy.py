@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minifcn as mf
+from minifcn import kernels
 from minifcn.check import parity
 from minifcn.errors import InputError, ShapeError
 from minifcn.functional import cross_entropy
@@ -135,6 +136,29 @@ def test_target_may_be_a_tensor_of_any_integers():
     wanted = cross_entropy(x, np.array([0, 2])).item()
     for dtype in (np.uint8, np.int32, np.int64):
         assert cross_entropy(x, mf.Tensor(np.array([0, 2], dtype))).item() == wanted
+
+
+@pytest.mark.parametrize("kind", ["int64", "int32", "uint8", "strided", "read-only"])
+@pytest.mark.parametrize("shape", [(0, 5, 5), (300, 1), (1, 45, 91), (3, 77, 93)], ids=str)
+def test_labels_are_copied_and_counted(kind, shape):
+    """Few pixels a picture, and so many that they are counted in parts."""
+    labels = np.random.default_rng(0).integers(0, 7, shape).astype(np.int64)
+    if kind in ("int32", "uint8"):
+        labels = labels.astype(kind)
+    if kind == "strided":
+        labels = np.repeat(labels, 2, axis=-1)[..., ::2]
+    labels.flags.writeable = kind != "read-only"
+    before = labels.copy()
+    own, counts = kernels.copied_labels(labels, 5, 2)  # 2 is void; 5 and 6 are no classes
+    assert not np.may_share_memory(own, labels) and own.dtype == np.int64
+    np.testing.assert_array_equal(own, before)
+    np.testing.assert_array_equal(labels, before)
+    found = [np.bincount(row.ravel().astype(int), minlength=7) for row in before]
+    wanted = np.array(found, int).reshape(-1, 7)
+    wanted[:, 5] += wanted[:, 6]
+    wanted[:, 2] = 0
+    np.testing.assert_array_equal(counts, wanted[:, :6])
+    np.testing.assert_array_equal(kernels.count_labels(own, 5, 2), counts)
 
 
 def test_the_target_is_left_alone():
