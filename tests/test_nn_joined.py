@@ -146,9 +146,10 @@ def test_relu_behind_a_pool_differs_in_no_bit(pool, kind, device):
 # the last has windows of 256 pixels, which leave no index for none of them
 @pytest.mark.parametrize("pool", [*POOLS, nn.MaxPool2d(16, 1)], ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_relu_joins_the_pool_before_it(pool, dtype):
-    data = np.random.default_rng(0).standard_normal((2, 3, 19, 18)).astype(dtype)
-    data[0, 0, 0, :2], data[1, 1, 7] = -0.0, np.nan
+@pytest.mark.parametrize("size", [(19, 18), (18, 20)], ids=str)  # 2×2 windows fill the second
+def test_a_relu_joins_the_pool_before_it(pool, size, dtype):
+    data = np.round(np.random.default_rng(0).standard_normal((2, 3, *size)) - 1).astype(dtype)
+    data[0, 0, 0, :4], data[0, 0, 1, :4], data[1, 1, 7] = -0.0, -0.0, np.nan
     results = []
     for run in (nn.Sequential(pool, nn.ReLU()), lambda x: F.relu(pool(x))):
         x = mf.Tensor(data, requires_grad=True)
