@@ -144,12 +144,15 @@ def apart() -> Iterator[None]:
 
 def _lease(size: int) -> Lease:
     with _lock:
-        _take_back()
-        number = next((i for i, place in enumerate(_free) if place.size >= size), None)
-        if number is None:
+        if _returned:
+            _take_back()
+        for number, place in enumerate(_free):  # noqa: B007
+            if place.size >= size:
+                break
+        else:
             region = Region(max(size, REGION))
             number = _insert(Place(region, region.address, region.size))
-        place = _free[number]
+            place = _free[number]
         if place.size == size:
             del _free[number]
         else:
@@ -164,10 +167,12 @@ def _lease(size: int) -> Lease:
 
 def _take_back() -> None:
     """Free the places of the arrays that have died."""
-    if not _returned:
-        return
+    whole = False
     while _returned:
-        _insert(_returned.popleft())
+        place = _free[_insert(_returned.popleft())]
+        whole = whole or place.size == place.region.size
+    if not whole:
+        return
     excess = sum(place.size for place in _free) - KEPT
     if excess > 0:
         for place in [place for place in _free if place.size == place.region.size]:
@@ -178,15 +183,18 @@ def _take_back() -> None:
 
 def _insert(place: Place) -> int:
     """Add a free place, joined with those that it touches; give its number."""
-    number = bisect_left(_free, place.address, key=_address)
-    if number < len(_free) and place.address + place.size == _free[number].address:
-        place.size += _free.pop(number).size
+    address, size = place.address, place.size
+    number = bisect_left(_free, address, key=_address)
+    if number < len(_free) and address + size == _free[number].address:
+        after = _free[number]  # the one that lies there grows towards the front
+        after.address, after.size = address, size + after.size
+    else:
+        _free.insert(number, place)
     if number > 0:
         before = _free[number - 1]
-        if before.address + before.size == place.address:
-            before.size += place.size
+        if before.address + before.size == address:
+            before.size += _free.pop(number).size
             return number - 1
-    _free.insert(number, place)
     return number
 
 
