@@ -67,8 +67,8 @@ def amounts(target: np.ndarray, share: np.ndarray, void: int) -> np.ndarray:
 
 def copied_labels(labels: np.ndarray, classes: int, void: int) -> tuple[np.ndarray, np.ndarray]:
     """A copy of labels (N, …), of any integer dtype, as int64, and its `count_labels`."""
-    plain = labels.dtype == np.int64 and labels.flags.c_contiguous and labels.flags.writeable
-    if not plain or device.is_reference() or device.is_gpu(labels):
+    flags, elsewhere = labels.flags, device.is_gpu(labels) or device.is_reference()
+    if elsewhere or labels.dtype != np.int64 or not (flags.c_contiguous and flags.writeable):
         own = workspace.copy(labels, np.int64)
         return own, count_labels(own, classes, void)
     own = workspace.empty(labels.shape, labels.dtype)
