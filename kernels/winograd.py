@@ -49,9 +49,9 @@ from minifcn.kernels import workspace
 from minifcn.kernels.algorithm import FEW_TILES
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.jobs import share_out
-from minifcn.kernels.pack import Jobs, contiguous, turn_band
-from minifcn.kernels.row import clear, copy
-from minifcn.kernels.sandwich import Side, finished_sandwich_of, sandwich_of, twice
+from minifcn.kernels.pack import turn_band
+from minifcn.kernels.row import copy
+from minifcn.kernels.sandwich import Side, finished_sandwich_of
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.taps import Pair
 from minifcn.kernels.tile import (
@@ -64,6 +64,7 @@ from minifcn.kernels.tile import (
     strip,
     strip_code,
 )
+from minifcn.kernels.winograd_filters import PART, filter_of, padded, weights_part
 from minifcn.kernels.winograd_matrices import STRIDED, TURNED, matrices
 from minifcn.kernels.winograd_tile import (
     Tile,
@@ -78,13 +79,11 @@ PATCHES_BYTES = 640 * 1024  # transformed patches of one thread: most of a secon
 TOGETHER = 8  # blocks of columns that patches of more than twice that meet together
 BESIDE = 32  # blocks of columns whose products a thread keeps between two parts of a kernel
 DEPTH = 2 * PIECE  # channels at a time then; whole pieces, so that the sums are the same ones
-PART = 32  # channels of the weights that a thread transforms at a time, for all threads
 
 
-(_A2, _G2, _), (_A4, _G4, _) = matrices(2), matrices(4)
-(_AS, _GS, _), (_AT, _) = STRIDED, TURNED
-# Module globals, not closures: otherwise Numba could not keep the callers' machine code on disk.
-_filter = sandwich_of((Side(_G2), Side(_G4)), twice(Side(_GS)))
+(_A2, _, _), (_A4, _, _) = matrices(2), matrices(4)
+(_AS, _, _), (_AT, _) = STRIDED, TURNED
+# A module global, not a closure: otherwise Numba could not keep the callers' machine code on disk.
 _result = finished_sandwich_of((Side(_A2), Side(_A4)), (Side(_AS), Side(_AT)))
 
 
@@ -117,7 +116,7 @@ def conv(
     )  # fmt: skip
     y = workspace.empty((n, *out, groups * k), x.dtype)
     wide, strided = plan.wide, None if stride == 1 else True
-    filters, turning = _padded(by_tap, groups, plan.blocks * wide)
+    filters, turning = padded(by_tap, groups, plan.blocks * wide)
     start = np.zeros((groups, plan.blocks * wide), x.dtype)
     if bias is not None:
         start[:, :k] = bias.reshape(groups, k)
@@ -225,70 +224,11 @@ def _plan(
     return Plan(tile, wide, blocks, padding, cut, tiles, chunk, together, shares, rooms, zeros)
 
 
-def _padded(by_tap: np.ndarray, groups: int, wide: int) -> tuple[np.ndarray, Jobs]:
-    """by_tap as one row, each group's output channels filled up with zeros to ``wide``.
-
-    With it come the jobs of `turn_band` that fill it.
-    """
-    taps, c, k = by_tap.shape
-    if k == groups * wide:
-        weights, turning = contiguous(by_tap)
-        return weights.reshape(-1), turning
-    padded = np.zeros((taps, c, groups, wide), by_tap.dtype)
-    padded[:, :, :, : k // groups] = by_tap.reshape(taps, c, groups, k // groups)
-    weights, nothing = contiguous(padded.reshape(taps, c, groups * wide))
-    return weights.reshape(-1), nothing
-
-
 def _even(tiles: int, chunk: int, threads: int) -> int:
     """A chunk of about this size that gives every thread the same number of chunks."""
     rounds = max(1, -(-tiles // (chunk * threads)))
     even = -(-tiles // (rounds * threads))
     return max(1, -(-even // 4) * 4)
-
-
-@serial
-def _filter_of(  # type: ignore[no-untyped-def]
-    by_tap, channels, k, c, column, kernel, part_row, part_column, edge, weights, to, n, step,
-    vectors, width, four, strided, flipped,
-):  # fmt: skip
-    """G g Gᵀ of one channel's filters, some columns of them: frequencies ``step`` apart.
-
-    g is a part of the kernel, 3×3 taps; those beyond its end are zeros, set in ``edge``.
-    """
-    tap, across = channels * k, -1 if flipped else 1
-    down, r, s = across * kernel[1], 3 * part_row, 3 * part_column
-    first = (kernel[0] - 1 - r) * kernel[1] + kernel[1] - 1 - s if flipped else r * kernel[1] + s
-    source, at, row = by_tap, first * tap + c * k + column, down * tap
-    across *= tap
-    high, wide = min(3, kernel[0] - r), min(3, kernel[1] - s)
-    if high < 3 or wide < 3:
-        for i in range(3):
-            for j in range(3):
-                if i < high and j < wide:
-                    copy(edge, (3 * i + j) * width, by_tap, at + i * row + j * across, width)
-                else:
-                    clear(edge, (3 * i + j) * width, width)
-        source, at, row, across = edge, 0, 3 * width, width
-    _filter(four, strided, source, at, row, across, weights, to, n * step, step, vectors)
-
-
-@serial
-def _weights_part(item, by_tap, weights, channels, wide, vectors, n, four, strided, flipped):  # type: ignore[no-untyped-def]
-    """G g Gᵀ of every filter: (9, C, blocks · wide) → (blocks, n², C + 1, wide).
-
-    Block by block, so that each frequency's weights are written one after the other: the processor
-    sees n² streams coming, and fetches their lines.
-    """
-    k = by_tap.size // (9 * channels)
-    step, parts = (channels + 1) * wide, (channels + PART - 1) // PART
-    upper_left, tap = (8 * channels * k, -channels * k) if flipped else (0, channels * k)
-    j, first = item // parts, item % parts * PART
-    for c in range(first, min(first + PART, channels)):
-        _filter(
-            four, strided, by_tap, upper_left + c * k + j * wide, 3 * tap, tap, weights,
-            j * n * n * step + c * wide, n * step, step, vectors,
-        )  # fmt: skip
 
 
 @serial
@@ -419,7 +359,7 @@ def _some_columns(  # type: ignore[no-untyped-def]
         for j in range(low_block, high_block):
             here = (j - low_block) * room
             for e in range(depth):
-                _filter_of(
+                filter_of(
                     by_tap, c, groups * blocks * wide, low + e, (group * blocks + j) * wide,
                     kernel, part_row, part_column, edge, weights, at + e * wide, n, own,
                     wide // lanes, wide, four, strided, flipped,
@@ -446,7 +386,7 @@ def _some_columns(  # type: ignore[no-untyped-def]
 @serial
 def _tiles_loop(turning, parts, of_weights, chunks, arguments):  # type: ignore[no-untyped-def]
     share_out(turn_band, turning[0], turning[1])
-    share_out(_weights_part, parts, of_weights)
+    share_out(weights_part, parts, of_weights)
     share_out(_some_tiles, chunks, arguments)
 
 

@@ -6,7 +6,9 @@ against each other.
 
 from __future__ import annotations
 
+import numba
 import numpy as np
+import pytest
 
 from minifcn import Tensor, conv_algorithm, functional
 
@@ -70,3 +72,15 @@ def errors(found, wanted):
     """The largest difference in each array, relative to the largest number wanted there."""
     sizes = [max(np.abs(b).max(initial=0), 1e-300) for b in wanted]
     return [float(np.abs(a - b).max(initial=0) / size) for a, b, size in zip(found, wanted, sizes)]
+
+
+def on_one_thread(run):
+    """What ``run`` gives on one thread; without a second there is nothing to compare."""
+    threads = numba.get_num_threads()
+    if threads < 2:
+        pytest.skip("one processor: nothing to compare")
+    numba.set_num_threads(1)
+    try:
+        return run()
+    finally:
+        numba.set_num_threads(threads)

@@ -4,7 +4,6 @@ import gc
 import tracemalloc
 from itertools import permutations
 
-import numba
 import numpy as np
 import pytest
 
@@ -12,6 +11,7 @@ import minifcn as mf
 from minifcn.kernels import im2col, im2col_weight, lines, stream, tile, winograd, workspace
 from minifcn.kernels.tile import narrow_columns, rows
 from minifcn.kernels.vector import lanes
+from tests.convolutions import on_one_thread
 
 F = mf.functional
 
@@ -186,15 +186,8 @@ def test_a_forgotten_element_is_caught(poisoned):
 
 @pytest.mark.parametrize("case", CASES)
 def test_bits_do_not_depend_on_threads(case):
-    threads = numba.get_num_threads()
-    if threads < 2:
-        pytest.skip("one processor: nothing to compare")
     many = everything(case)
-    numba.set_num_threads(1)
-    try:
-        one = everything(case)
-    finally:
-        numba.set_num_threads(threads)
+    one = on_one_thread(lambda: everything(case))
     assert all(a.tobytes() == b.tobytes() for a, b in zip(many, one, strict=True))
 
 

@@ -2,7 +2,6 @@
 
 from importlib import import_module
 
-import numba
 import numpy as np
 import pytest
 
@@ -10,7 +9,15 @@ import minifcn as mf
 from minifcn.errors import InputError
 from minifcn.functional import conv2d_relu
 from minifcn.kernels import algorithm, winograd_matrices, workspace
-from tests.convolutions import ALGORITHMS, by_elements, by_minifcn, errors, layer, like_a_layers
+from tests.convolutions import (
+    ALGORITHMS,
+    by_elements,
+    by_minifcn,
+    errors,
+    layer,
+    like_a_layers,
+    on_one_thread,
+)
 
 F = mf.functional
 #: the module, whose name the function of the package hides
@@ -170,14 +177,7 @@ def test_every_element_is_written_and_none_is_read_before(name, shapes, monkeypa
 def test_the_same_bits_from_one_thread_and_every_time(name, shapes):
     first, again = everything(name, shapes), everything(name, shapes)
     assert all(a.tobytes() == b.tobytes() for a, b in zip(first, again, strict=True))
-    threads = numba.get_num_threads()
-    if threads < 2:
-        pytest.skip("one processor: nothing to compare")
-    numba.set_num_threads(1)
-    try:
-        one = everything(name, shapes)
-    finally:
-        numba.set_num_threads(threads)
+    one = on_one_thread(lambda: everything(name, shapes))
     assert all(a.tobytes() == b.tobytes() for a, b in zip(first, one, strict=True))
 
 

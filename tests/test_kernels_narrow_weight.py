@@ -1,6 +1,5 @@
 """The weight gradient of a narrow 1×1 layer, whose filters are the rows of the tile."""
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +9,7 @@ from minifcn import kernels
 from minifcn.kernels import narrow_weight, workspace
 from minifcn.kernels.taps import convolution
 from minifcn.kernels.tile import lanes
-from tests.convolutions import random
+from tests.convolutions import on_one_thread, random
 
 ONE, NONE = (1, 1), (0, 0)
 BLOCK = 2 * lanes(np.float32)
@@ -70,16 +69,9 @@ def test_new_memory_is_not_read(monkeypatch):
 
 
 def test_the_same_bits_from_one_thread():
-    threads = numba.get_num_threads()
-    if threads < 2:
-        pytest.skip("one processor: nothing to compare")
     x, dy = random(2, (2, 40, 41, 9 * BLOCK), (2, 40, 41, 5))
     many = gradients(x, dy)
-    numba.set_num_threads(1)
-    try:
-        one = gradients(x, dy)
-    finally:
-        numba.set_num_threads(threads)
+    one = on_one_thread(lambda: gradients(x, dy))
     assert all(a.tobytes() == b.tobytes() for a, b in zip(many, one, strict=True))
 
 
