@@ -42,6 +42,9 @@ class Function:
     #: whether ``backward`` needs the result: it is then ``self.output``, an array
     reads_output = False
 
+    #: whether the result is always memory of its own, so that nobody need look if it is a view
+    makes_new = False
+
     #: within a `checkpoint`: who computes again what was saved here, and then who saved it
     segment: Segment | None = None
     twin: Function | None = None
@@ -57,13 +60,18 @@ class Function:
                 "saved; make a new one for each application"
             )
         self.used = True
-        tensors = [x if x is None or isinstance(x, Tensor) else Tensor(x) for x in inputs]
-        arrays = [None if x is None else x.data for x in tensors]
+        tensors: list[Tensor | None] = []
+        arrays: list[Any] = []
+        for x in inputs:
+            tensor = x if x is None or isinstance(x, Tensor) else Tensor(x)
+            tensors.append(tensor)
+            arrays.append(None if tensor is None else tensor.data)
         device.together(self.name, *arrays)
         output = Tensor(self.forward(*arrays))
-        for x in tensors:
-            if x is not None and device.share_memory(output.data, x.data):  # a view
-                output._clock = x._clock
+        if not self.makes_new:
+            for x in tensors:
+                if x is not None and device.share_memory(output.data, x.data):  # a view
+                    output._clock = x._clock
         if not is_grad_enabled() or output.dtype.kind != "f":
             return output
         needs = tuple([x is not None and x.requires_grad for x in tensors])

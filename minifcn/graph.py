@@ -130,7 +130,7 @@ def _walk(
 
     def arrive(node: Node, gradient: Tensor) -> None:
         key = id(node)
-        if gradient.dtype != node.dtype:
+        if gradient.data.dtype != node.dtype:
             gradient = Cast(node.dtype)(gradient)
         if isinstance(node, Tensor) and (targets is None or key in targets):
             leaves[key] = node
@@ -166,7 +166,7 @@ def _walk(
             for i, (parent, part) in enumerate(zip(node.nodes, parts, strict=True)):
                 if parent is None or part is None:
                     continue
-                if part.shape != parent.shape:
+                if part.data.shape != parent.shape:
                     raise ShapeError(
                         f"{node.name}.backward gave input {i} a gradient of shape {part.shape}, "
                         f"wanted the input's own {parent.shape}"

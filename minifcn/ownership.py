@@ -20,8 +20,8 @@ from minifcn.tensor import Tensor
 
 def is_alone(tensor: Tensor) -> bool:
     """Whether one variable of the caller is all that refers to ``tensor``, or to its memory."""
-    counts = _references(tensor)
-    return all(found <= alone for found, alone in zip(counts, _ALONE, strict=True))
+    found, alone = _references(tensor), _ALONE
+    return found[0] <= alone[0] and found[1] <= alone[1] and found[2] <= alone[2]
 
 
 def _references(tensor: Tensor) -> tuple[float, ...]:
@@ -32,7 +32,9 @@ def _references(tensor: Tensor) -> tuple[float, ...]:
         known = base.base is None or isinstance(base.base, Lease)
     if device.is_gpu(array):  # CuPy's views refer to the array that has the memory
         known = base is None or type(base) is type(array) and base.base is None
-    expanded = any(step == 0 < n - 1 for n, step in zip(array.shape, array.strides))
+    expanded = 0 in array.strides and any(
+        step == 0 < n - 1 for n, step in zip(array.shape, array.strides)
+    )
     if not known or expanded or not getattr(array.flags, "writeable", True):
         return (np.inf,) * 3  # memory of somebody else's, or one number for many
     return (

@@ -46,20 +46,16 @@ class Conv2d(Function):
     """
 
     reads = {0: (1,), 1: (0,), 2: ()}
+    makes_new = True
 
-    def __init__(self, settings: Settings, out: Pair | None = None, relu: bool = False) -> None:
+    def __init__(self, settings: Settings, out: Pair, relu: bool = False) -> None:
         self.settings, self.out = settings, out
         self.relu = self.reads_output = relu
 
     def forward(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         self.size, self.kernel = x.shape[2:], weight.shape[2:]
-        stride, padding, dilation, groups = self.settings
-        axes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-        p, q = self.out or (geometry.conv_output_size(*axis) for axis in axes)
         floor = 0.0 if self.relu else -np.inf
-        y = kernels.conv2d(
-            channels_last(x), weight, bias, stride, padding, dilation, groups, (p, q), floor
-        )
+        y = kernels.conv2d(channels_last(x), weight, bias, *self.settings, self.out, floor)
         return channels_first(y)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -103,6 +99,7 @@ class ConvTranspose2d(Function):
     """The adjoint of `Conv2d` in x: every output pixel gives back through the taps that read it."""
 
     reads = {0: (1,), 1: (0,), 2: ()}
+    makes_new = True
 
     def __init__(self, settings: Settings, size: Pair) -> None:
         self.settings, self.size = settings, size
@@ -125,6 +122,7 @@ class Conv2dWeight(Function):
     """The adjoint of `Conv2d` in w: dw[k, c, r, s] = Σ_{n, p, q} x[n, c, …] · g[n, k, p, q]."""
 
     reads = {0: (1,), 1: (0,)}
+    makes_new = True
 
     def __init__(self, settings: Settings, kernel: Pair) -> None:
         self.settings, self.kernel = settings, kernel
@@ -146,6 +144,7 @@ class ChannelSum(Function):
     """Σ over N, H and W: the gradient of a bias."""
 
     reads = {}
+    makes_new = True
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         self.input_shape = x.shape
@@ -213,23 +212,12 @@ def _convolved(
     groups: int,
 ) -> Tensor:
     settings = _settings(name, stride, padding, dilation, groups)
-    _check(name, x, weight, groups)
-    k, c = weight.shape[:2]
-    if x.shape[1] != c * groups:
-        raise ShapeError(
-            f"{name}: input has {x.shape[1]} channels (shape {x.shape}), but weight of shape "
-            f"{weight.shape} with groups={groups} wants {c * groups}"
-        )
-    if k % groups:
-        raise ShapeError(f"{name}: weight has {k} filters, which groups={groups} does not divide")
-    _check_bias(name, x, bias, k)
+    forms = _form(x), _form(weight), None if bias is None else _form(bias)
+    out = _conv2d_size(name, *forms, settings)
     trains = weight.requires_grad and is_grad_enabled() and not device.is_reference()
     if trains and x.dtype == np.float32 and not device.is_gpu(x.data):
         ahead.begin()
-    try:
-        return Conv2d(settings, relu=relu)(x, weight, bias)
-    except ShapeError as error:
-        raise ShapeError(f"{name}: {error}") from None
+    return Conv2d(settings, out, relu)(x, weight, bias)
 
 
 def conv_transpose2d(
@@ -263,33 +251,19 @@ def conv_transpose2d(
     name = "conv_transpose2d"
     settings = _settings(name, stride, padding, dilation, groups)
     extra = pair(name, "output_padding", output_padding)
-    _check(name, x, weight, groups)
-    if x.shape[1] != weight.shape[0]:
-        raise ShapeError(
-            f"{name}: input has {x.shape[1]} channels (shape {x.shape}), but weight of shape "
-            f"{weight.shape} wants {weight.shape[0]}"
-        )
-    if x.shape[1] % groups:
-        raise ShapeError(f"{name}: groups={groups} does not divide the {x.shape[1]} channels")
-    _check_bias(name, x, bias, weight.shape[1] * groups)
-    axes = zip(x.shape[2:], weight.shape[2:], settings.stride, settings.padding, extra)
-    try:
-        h, w = (
-            geometry.conv_transpose_output_size(*axis, d)
-            for axis, d in zip(axes, settings.dilation)
-        )
-    except ShapeError as error:
-        raise ShapeError(f"{name}: {error}") from None
-    return ConvTranspose2d(settings, (h, w))(x, weight, bias)
+    forms = _form(x), _form(weight), None if bias is None else _form(bias)
+    return ConvTranspose2d(settings, _transposed_size(*forms, settings, extra))(x, weight, bias)
 
 
 def _settings(op: str, stride: Any, padding: Any, dilation: Any, groups: int) -> Settings:
+    if not isinstance(groups, int | np.integer):
+        raise ShapeError(f"{op}: groups is {groups!r}, wanted one integer")
     return _checked(
         op,
         pair(op, "stride", stride),
         pair(op, "padding", padding),
         pair(op, "dilation", dilation),
-        groups,
+        int(groups),
     )
 
 
@@ -304,7 +278,69 @@ def _checked(op: str, stride: Pair, padding: Pair, dilation: Pair, groups: int) 
     return settings
 
 
-def _check(op: str, x: Tensor, weight: Tensor, groups: int) -> None:
+class Form(NamedTuple):
+    """What the checks ask of an argument."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return len(self.shape)
+
+
+def _form(x: Tensor) -> Form:
+    return Form(x.data.shape, x.data.dtype)
+
+
+@lru_cache(maxsize=1024, typed=True)  # a net asks for the same few at every step
+def _conv2d_size(op: str, x: Form, weight: Form, bias: Form | None, settings: Settings) -> Pair:
+    """(P, Q), or the complaint of what does not fit."""
+    groups = settings.groups
+    _check(op, x, weight)
+    k, c, *kernel = weight.shape
+    if x.shape[1] != c * groups:
+        raise ShapeError(
+            f"{op}: input has {x.shape[1]} channels (shape {x.shape}), but weight of shape "
+            f"{weight.shape} with groups={groups} wants {c * groups}"
+        )
+    if k % groups:
+        raise ShapeError(f"{op}: weight has {k} filters, which groups={groups} does not divide")
+    _check_bias(op, x, bias, k)
+    try:
+        p, q = map(geometry.conv_output_size, x.shape[2:], kernel, *settings[:3])
+    except ShapeError as error:
+        raise ShapeError(f"{op}: {error}") from None
+    return p, q
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _transposed_size(
+    x: Form, weight: Form, bias: Form | None, settings: Settings, extra: Pair
+) -> Pair:
+    """(H, W), or the complaint of what does not fit."""
+    op, groups = "conv_transpose2d", settings.groups
+    _check(op, x, weight)
+    c, k, *kernel = weight.shape
+    if x.shape[1] != c:
+        raise ShapeError(
+            f"{op}: input has {x.shape[1]} channels (shape {x.shape}), but weight of shape "
+            f"{weight.shape} wants {c}"
+        )
+    if c % groups:
+        raise ShapeError(f"{op}: groups={groups} does not divide the {c} channels")
+    _check_bias(op, x, bias, k * groups)
+    stride, padding, dilation, _ = settings
+    size = geometry.conv_transpose_output_size
+    try:
+        h, w = map(size, x.shape[2:], kernel, stride, padding, extra, dilation)
+    except ShapeError as error:
+        raise ShapeError(f"{op}: {error}") from None
+    return h, w
+
+
+def _check(op: str, x: Form, weight: Form) -> None:
     is_picture(op, x)
     if weight.ndim != 4 or 0 in weight.shape:
         raise ShapeError(f"{op}: weight has shape {weight.shape}, wanted four lengths of 1 or more")
@@ -314,7 +350,7 @@ def _check(op: str, x: Tensor, weight: Tensor, groups: int) -> None:
         )
 
 
-def _check_bias(op: str, x: Tensor, bias: Tensor | None, k: int) -> None:
+def _check_bias(op: str, x: Form, bias: Form | None, k: int) -> None:
     if bias is not None and (bias.shape != (k,) or bias.dtype != x.dtype):
         raise ShapeError(
             f"{op}: bias has shape {bias.shape} and dtype {bias.dtype}, wanted ({k},), one a "

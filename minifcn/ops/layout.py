@@ -9,14 +9,14 @@ import numpy as np
 
 from minifcn import device, geometry
 from minifcn.errors import ShapeError
-from minifcn.tensor import Tensor
 
 Pair = tuple[int, int]
 
 
 def channels_last(x: np.ndarray) -> np.ndarray:
     """(N, C, H, W) → contiguous (N, H, W, C); no copy if the memory lies so already."""
-    return device.contiguous(x.transpose(0, 2, 3, 1))
+    rows = x.transpose(0, 2, 3, 1)
+    return rows if rows.flags.c_contiguous else device.contiguous(rows)
 
 
 def channels_first(y: np.ndarray) -> np.ndarray:
@@ -57,8 +57,8 @@ def pair(op: str, name: str, value: int | Sequence[int]) -> Pair:
     return int(both[0]), int(both[1])
 
 
-def is_picture(op: str, x: Tensor, name: str = "input") -> None:
-    """Refuse what is not a floating (N, C, H, W)."""
+def is_picture(op: str, x: Any, name: str = "input") -> None:
+    """Refuse a shape and dtype, a Tensor's for instance, that are no floating (N, C, H, W)."""
     if x.ndim != 4:
         raise ShapeError(
             f"{op}: {name} has shape {x.shape}, wanted (N, C, H, W); "

@@ -23,6 +23,7 @@ class MaxPool2d(Function):
     """
 
     reads = {}
+    makes_new = True
 
     def __init__(
         self, windows: tuple[Pair, Pair, Pair, Pair], out: Pair, relu: bool = False
@@ -42,6 +43,7 @@ class MaxUnpool2d(Function):
     """The gradient put back at the winners: linear, with `TakePixels` as its adjoint."""
 
     reads = {}
+    makes_new = True
 
     def __init__(
         self, index: np.ndarray, size: Pair, windows: tuple[Pair, Pair, Pair, Pair]

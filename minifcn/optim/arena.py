@@ -49,8 +49,10 @@ class Arena:
     @staticmethod
     def can_hold(parameters: Sequence[Tensor], states: Sequence[State]) -> bool:
         """Whether all live on one GPU with one dtype, and have taken the same number of steps."""
+        if not device.is_gpu(parameters[0].data):
+            return False
         kinds = {(p.device, p.dtype) for p in parameters}
-        if len(kinds) != 1 or not device.is_gpu(parameters[0].data):
+        if len(kinds) != 1:
             return False
         numbers = [{n: None if device.is_gpu(v) else v for n, v in s.items()} for s in states]
         return all(each == numbers[0] for each in numbers)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 import minifcn as mf
+from minifcn import device
+from minifcn import functional as F
 from minifcn.errors import GraphError
-from tests.ops.checks import leaf
+from tests.ops.checks import leaf, random
 
 
 def test_refused_while_recording():
@@ -73,3 +75,30 @@ def test_a_change_under_a_view_is_noticed():
         x.fill_(10.0)
     with pytest.raises(GraphError, match="changed in place"):
         y.backward()
+
+
+def new(name):
+    """An operation whose result is said to be new memory, on small pictures, and its inputs."""
+    rng = np.random.default_rng(0)
+    x, one, many = (leaf(random(rng, *shape)) for shape in ((1, 1, 1, 1),) * 2 + ((2, 1, 3, 3),))
+    b = leaf(np.zeros(1))
+    return {
+        "conv2d": lambda: (F.conv2d(x, one, b), x, one, b),
+        "conv_transpose2d": lambda: (F.conv_transpose2d(x, one, b), x, one, b),
+        "max_pool2d": lambda: (F.max_pool2d(x, 1), x),
+        "max_pool2d_relu": lambda: (F.max_pool2d_relu(many, 1), many),
+        "add": lambda: (x + one, x, one),
+    }[name]()
+
+
+@pytest.mark.parametrize(
+    "name", ["conv2d", "conv_transpose2d", "max_pool2d", "max_pool2d_relu", "add"]
+)
+def test_what_makes_new_memory_gives_no_view(name):
+    """Forward and, but for a sum, backward: a view would not hear of changes beneath it."""
+    y, *inputs = new(name)
+    assert y._creator.makes_new
+    seed = mf.ones(*y.shape)
+    results = [y, *(() if name == "add" else mf.grad(y, inputs, seed))]
+    others = [*inputs, seed]
+    assert not any(device.share_memory(a.data, b.data) for a in results for b in others)

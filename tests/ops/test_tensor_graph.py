@@ -192,6 +192,29 @@ def test_no_grad_and_enable_grad():
     assert mf.is_grad_enabled()
 
 
+def test_no_grad_as_a_decorator_of_a_function_that_calls_itself():
+    @mf.no_grad()
+    def depth(n):
+        assert not mf.is_grad_enabled()
+        if n:
+            with mf.enable_grad():
+                depth(n - 1)
+                assert mf.is_grad_enabled()
+        assert not mf.is_grad_enabled()
+
+    depth(3)
+    assert mf.is_grad_enabled()
+
+
+def test_one_object_nested_in_itself():
+    off = mf.no_grad()
+    with off:
+        with off:
+            assert not mf.is_grad_enabled()
+        assert not mf.is_grad_enabled()
+    assert mf.is_grad_enabled()
+
+
 def test_no_grad_ends_when_an_error_leaves_it():
     with pytest.raises(ZeroDivisionError), mf.no_grad():
         raise ZeroDivisionError
