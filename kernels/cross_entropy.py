@@ -35,25 +35,33 @@ LEAST = 2048  # … of so many pixels or more
 
 
 def cross_entropy(
-    logits: np.ndarray, target: np.ndarray, share: np.ndarray, void: int
+    logits: np.ndarray, target: np.ndarray, share: np.ndarray, void: int, summed: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """(loss (M,), gradient (M, K)) from logits (M, K), target (M,) int64 and share (N, K).
+
+    ``summed``, the loss is one number, its sum taken in float64.
 
     The M pixels are those of N pictures, one after the other. Void pixels and those whose share
     is 0 give exactly 0, whatever their logits are.
     """
     if device.is_gpu(logits):
-        return _cross_entropy_cuda(logits, target, share, void)
+        return _summed(*_cross_entropy_cuda(logits, target, share, void), summed)
     if device.is_reference():
-        return _cross_entropy_numpy(logits, target, amounts(target, share, void))
-    loss = workspace.empty(target.shape, logits.dtype)
+        amount = amounts(target, share, void)
+        return _summed(*_cross_entropy_numpy(logits, target, amount), summed)
+    loss = workspace.empty((0,) if summed else target.shape, logits.dtype)
     grad = workspace.empty(logits.shape, logits.dtype)
-    if logits.size:
-        blocks = -(-len(logits) // BLOCK)
+    blocks = -(-len(logits) // BLOCK) if logits.size else 0
+    sums = np.zeros(blocks)
+    if blocks:
         turned = workspace.empty((blocks, logits.shape[1] + 2, LANES), logits.dtype)
-        arguments = logits, target, share, void, turned, loss, grad, lanes(logits.dtype)
-        _cross_entropy_numba(len(turned), arguments)
-    return loss, grad
+        arguments = logits, target, share, void, turned, loss, sums, grad, lanes(logits.dtype)
+        _cross_entropy_numba(blocks, arguments)
+    return (np.array(sums.sum(), logits.dtype) if summed else loss), grad
+
+
+def _summed(loss: np.ndarray, grad: np.ndarray, summed: bool) -> tuple[np.ndarray, np.ndarray]:
+    return (loss.sum(dtype=np.float64).astype(loss.dtype) if summed else loss), grad
 
 
 def amounts(target: np.ndarray, share: np.ndarray, void: int) -> np.ndarray:
@@ -193,7 +201,7 @@ def _count_labels_cuda(target: np.ndarray, classes: int, void: int) -> np.ndarra
 
 
 @serial
-def _cross_entropy_block(block, logits, target, share, void, turned, loss, grad, side):  # type: ignore[no-untyped-def]
+def _cross_entropy_block(block, logits, target, share, void, turned, loss, sums, grad, side):  # type: ignore[no-untyped-def]
     m, classes = logits.shape
     pixels = m // len(share)
     zero = logits.dtype.type(0)
@@ -202,7 +210,7 @@ def _cross_entropy_block(block, logits, target, share, void, turned, loss, grad,
     zeroth, row = np.int64(0), z.shape[1]
     top, total = classes, classes + 1
     picture = block * BLOCK // pixels
-    last = min(m, (block + 1) * BLOCK)
+    last, whole = min(m, (block + 1) * BLOCK), 0.0
     if last % LANES != 0:  # what lies beyond the last pixel is computed with, and never read out
         clear(flat_z, zeroth, z.size)
     for low in range(block * BLOCK, last, LANES):
@@ -227,10 +235,12 @@ def _cross_entropy_block(block, logits, target, share, void, turned, loss, grad,
                 picture += 1
             t = target[i]
             a = zero if t == void else share[picture, t]
+            own = zero
             if a != zero:
-                loss[i] = a * (np.log(z[total, j]) - (logits[i, t] - z[top, j]))
-            else:
-                loss[i] = zero
+                own = a * (np.log(z[total, j]) - (logits[i, t] - z[top, j]))
+            whole += own
+            if loss.size:
+                loss[i] = own
             z[top, j] = a / z[total, j]  # from here on what the exponentials are multiplied by
             z[total, j] = a
         for k in range(classes):
@@ -243,6 +253,7 @@ def _cross_entropy_block(block, logits, target, share, void, turned, loss, grad,
         for j in range(n):
             if z[total, j] == zero:  # whatever its logits are
                 clear(flat_grad, (low + j) * classes, classes)
+    sums[block] = whole
 
 
 @serial

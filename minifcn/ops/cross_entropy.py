@@ -20,6 +20,7 @@ Source: Long, Shelhamer, Darrell, "Fully Convolutional Networks", CVPR 2015, sec
 from __future__ import annotations
 
 import warnings
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -52,13 +53,12 @@ class CrossEntropy(Function):
     def forward(self, logits: np.ndarray) -> np.ndarray:
         pixels = range(2, logits.ndim)
         rows = device.contiguous(logits.transpose(0, *pixels, 1))
+        flat = rows.reshape(-1, logits.shape[1])
         loss, grad = kernels.cross_entropy(
-            rows.reshape(-1, logits.shape[1]), self.target.reshape(-1), self.share, self.void
+            flat, self.target.reshape(-1), self.share, self.void, self.summed
         )
         self.slope = grad.reshape(rows.shape).transpose(0, -1, *(axis - 1 for axis in pixels))
-        if self.summed:  # in float64, see `Sum`
-            return loss.sum(dtype=np.float64).astype(loss.dtype)
-        return loss.reshape(self.target.shape)
+        return loss if self.summed else loss.reshape(self.target.shape)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
         (logits,) = self.inputs
@@ -124,16 +124,16 @@ def cross_entropy(
     # the caller may change theirs
     own, counts = kernels.copied_labels(labels, classes, ignore_index)
     # (N, K + 1) numbers come to the host from any device: a wrong label is refused here, at once
-    counts = device.move(counts, "cpu")
-    if counts[:, classes].any():
+    counted = device.move(counts, "cpu").tolist()
+    beyond = [row.pop() for row in counted]  # what is no class leaves the rows
+    if any(beyond):
         _refuse_labels(device.move(labels, "cpu"), classes, ignore_index)
-    if own.size and not counts.any():
+    if own.size and not any(map(any, counted)):
         warnings.warn(
             "cross_entropy: every target pixel is ignored; the loss and its gradient are zero",
             stacklevel=2,
         )
-    share = _shares(counts[:, :classes], weights, reduction).astype(input.dtype)
-    share = device.like(share, input.data)
+    share = device.like(_shares(counted, weights, reduction, input.dtype), input.data)
     return CrossEntropy(own, share, ignore_index, summed=reduction != "none")(input)
 
 
@@ -146,15 +146,15 @@ def _is_one(grad: Any) -> bool:
     return bool(expanded and not device.is_gpu(grad) and grad.flat[0] == 1)
 
 
-def _class_weights(weight: Tensor | np.ndarray | None, classes: int) -> np.ndarray:
+def _class_weights(weight: Tensor | np.ndarray | None, classes: int) -> list[float]:
     if weight is None:
-        return np.ones(classes)
+        return [1.0] * classes
     weights = device.move(Tensor(weight).data, "cpu").astype(np.float64)
     if weights.shape != (classes,):
         raise ShapeError(
             f"cross_entropy: weight has shape {weights.shape}, wanted ({classes},), one a class"
         )
-    return weights
+    return weights.tolist()
 
 
 def _refuse_labels(labels: np.ndarray, classes: int, ignore_index: int) -> None:
@@ -166,17 +166,21 @@ def _refuse_labels(labels: np.ndarray, classes: int, ignore_index: int) -> None:
     )
 
 
-def _shares(counts: np.ndarray, weights: np.ndarray, reduction: str) -> np.ndarray:
+def _shares(
+    counts: list[list[int]], weights: list[float], reduction: str, dtype: np.dtype
+) -> np.ndarray:
     """What a pixel counts for (N, K), by its picture and class; nothing is divided by zero.
 
-    ``counts`` (N, K): pixels of each class in each picture.
+    ``counts`` are the pixels of each class in each picture: so few numbers that Python is faster
+    than NumPy.
     """
     n = len(counts)
-    share = np.tile(weights, (n, 1))
     if reduction == "mean":
-        return share / ((counts @ weights).sum() or 1.0)
-    if reduction == "batch":
-        return share / max(n, 1)
-    if reduction == "image":
-        return share / np.maximum(counts.sum(axis=1, keepdims=True), 1) / max(n, 1)
-    return share
+        total = sum(sum(map(mul, row, weights)) for row in counts)
+        divisors = [total or 1.0] * n
+    elif reduction == "image":
+        divisors = [max(sum(row), 1) * n for row in counts]
+    else:
+        divisors = [n if reduction == "batch" else 1] * n
+    rows = [[weight / divisor for weight in weights] for divisor in divisors]
+    return np.array(rows, dtype).reshape(n, len(weights))
