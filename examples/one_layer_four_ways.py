@@ -64,12 +64,12 @@ def extra_bytes(run):
     tracemalloc sees NumPy's memory. The kernels take large arrays from memory that they keep, which
     it does not see: their bytes are counted as they come and go.
     """
-    plain, held, most = workspace.empty, 0, 0
+    plain, lend, held, rooms, most = workspace.empty, workspace.Rooms.arrays, 0, 0, 0
 
     def count(change):
         nonlocal held, most
         held += change
-        most = max(most, held)
+        most = max(most, held + rooms)
 
     def counted(shape, dtype):
         array = plain(shape, dtype)
@@ -78,14 +78,20 @@ def extra_bytes(run):
             weakref.finalize(array, count, -array.nbytes)
         return array
 
-    workspace.empty = counted
+    def lent(own):
+        nonlocal rooms
+        rooms = own.size
+        count(0)
+        return lend(own)
+
+    workspace.empty, workspace.Rooms.arrays = counted, lent
     tracemalloc.start()
     try:
         result = run()
         peak = tracemalloc.get_traced_memory()[1] + most
     finally:
         tracemalloc.stop()
-        workspace.empty = plain
+        workspace.empty, workspace.Rooms.arrays = plain, lend
     del result
     return peak - y_bytes
 

@@ -31,6 +31,7 @@ A 1×1 kernel of stride 1 goes to cuBLAS by itself, the picture being its column
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,23 @@ def choose(
         batch: pictures at once.
         dtype: of all arrays. float64 is for proofs, so Winograd's rounding stays out of it.
     """
+    return _choice(_forced, kind, c, k, kernel, stride, dilation, groups, out, batch, dtype)
+
+
+@lru_cache(maxsize=4096)  # a net asks for the same few at every step
+def _choice(
+    forced: str | None,
+    kind: str,
+    c: int,
+    k: int,
+    kernel: Pair,
+    stride: Pair,
+    dilation: Pair,
+    groups: int,
+    out: Pair,
+    batch: int,
+    dtype: Any,
+) -> str:
     if groups == c == k and groups > 1:
         return "depthwise"
     plain = stride == (1, 1) and groups == 1
@@ -91,8 +109,8 @@ def choose(
         "winograd2": three and (stride == (1, 1) or halves) or by_parts,
         "winograd4": three and stride == (1, 1) or by_parts,
     }
-    if _forced is not None and served[_forced]:
-        return _forced
+    if forced is not None and served[forced]:
+        return forced
     weights, pixels = kernel[0] * kernel[1] * c * k, batch * out[0] * out[1]
     read_once = plain and kind != "weight" and weights >= MANY_WEIGHTS and pixels <= FEW_PIXELS
     if plain and kernel == (1, 1):

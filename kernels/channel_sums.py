@@ -6,6 +6,8 @@ and the strips in float64, in an order that does not depend on the number of thr
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numba import types
 from numba.core import cgutils
@@ -22,7 +24,8 @@ from minifcn.kernels.vector import lanes as vector_lanes
 from minifcn.launch import launch
 
 STRIP = 64  # rows summed in the array's own precision before float64 takes over
-BLOCK = 4 * STRIP  # rows that one thread takes at a time
+BLOCK = 4 * STRIP  # rows that one thread takes at a time; of many rows so many more …
+BLOCKS = 64  # … that there are about so many blocks, whose sums one thread adds up
 SMALL = 1 << 15  # elements; up to here NumPy sums: 20 µs more, but half a second less to compile
 
 
@@ -81,18 +84,27 @@ def _sums(way: int, a: np.ndarray, y: np.ndarray | None, g: np.ndarray | None) -
     (m, c), width = a.shape, vector_lanes(a.dtype)
     if a.size == 0:
         return np.zeros(c, a.dtype)
-    blocks, total = -(-m // BLOCK), np.empty(c, a.dtype)
-    sums, parts = np.zeros((blocks, c)), np.empty((blocks, c), a.dtype)
+    rows, rooms = _plan(m, c, a.dtype)
+    sums, parts = rooms.arrays()
+    total = np.empty(c, a.dtype)
     end = sums.reshape(-1), total
     if c % width == 0:
-        flat = (x.reshape(-1) for x in (a, a if y is None else y, parts if g is None else g))
-        arguments = way, *flat, c, width, parts.reshape(-1), sums.reshape(-1)
-        _whole_vectors_numba(blocks, arguments, *end)
+        y, g = (a if y is None else y).reshape(-1), (parts if g is None else g).reshape(-1)
+        arguments = way, a.reshape(-1), y, g, c, width, parts.reshape(-1), end[0], rows
+        _whole_vectors_numba(len(sums), arguments, *end)
     elif way == PLAIN:
-        _column_sums_numba(blocks, (a, parts, sums), *end)
+        _column_sums_numba(len(sums), (a, parts, sums, rows), *end)
     else:
-        _relu_backward_sum_numba(blocks, (a, y, g, parts, sums), *end)
+        _relu_backward_sum_numba(len(sums), (a, y, g, parts, sums, rows), *end)
     return total
+
+
+@lru_cache(maxsize=1024)
+def _plan(m: int, c: int, dtype: np.dtype) -> tuple[int, workspace.Rooms]:
+    """The rows of a block, whatever the threads; rooms for the sums of blocks and of strips."""
+    rows = BLOCK * max(1, m // (BLOCK * BLOCKS))
+    blocks = -(-m // rows)
+    return rows, workspace.Rooms((np.float64, (blocks, c)), (dtype, (blocks, c)))
 
 
 PLAIN, GATED, GATED_PAST = range(3)  # no gate; g is written; g is written past the caches
@@ -177,15 +189,16 @@ def _finish(sums, count, total):  # type: ignore[no-untyped-def]
 
 
 @serial
-def _whole_vectors_block(block, way, a, y, g, c, width, parts, sums):  # type: ignore[no-untyped-def]
+def _whole_vectors_block(block, way, a, y, g, c, width, parts, sums, rows):  # type: ignore[no-untyped-def]
     m = a.size // c
-    last, to = min(m, (block + 1) * BLOCK), block * c
+    last, to = min(m, (block + 1) * rows), block * c
     own, exact = parts[to : to + c], sums[to : to + c]
-    for low in range(block * BLOCK, last, STRIP):
-        rows = min(last - low, STRIP)
+    exact[:] = 0
+    for low in range(block * rows, last, STRIP):
+        count = min(last - low, STRIP)
         for e in range(0, c, 2 * width):
             apart = width if e + width < c else 0
-            strip_sums(way, a, y, g, low * c + e, c, parts, to + e, rows, apart)
+            strip_sums(way, a, y, g, low * c + e, c, parts, to + e, count, apart)
         for e in range(c):
             exact[e] += own[e]
     if way == GATED_PAST:
@@ -203,10 +216,12 @@ def _whole_vectors_numba(count, arguments, sums, total):  # type: ignore[no-unty
 
 
 @serial
-def _column_sums_block(block, a, parts, sums):  # type: ignore[no-untyped-def]
+def _column_sums_block(block, a, parts, sums, rows):  # type: ignore[no-untyped-def]
     m, c = a.shape
-    last = min(m, (block + 1) * BLOCK)
-    for low in range(block * BLOCK, last, STRIP):
+    last = min(m, (block + 1) * rows)
+    for e in range(c):
+        sums[block, e] = 0
+    for low in range(block * rows, last, STRIP):
         for e in range(c):
             parts[block, e] = 0
         for i in range(low, min(last, low + STRIP)):
@@ -223,11 +238,13 @@ def _column_sums_numba(count, arguments, sums, total):  # type: ignore[no-untype
 
 
 @serial
-def _relu_backward_sum_block(block, grad, y, g, parts, sums):  # type: ignore[no-untyped-def]
+def _relu_backward_sum_block(block, grad, y, g, parts, sums, rows):  # type: ignore[no-untyped-def]
     m, c = g.shape
     zero = g.dtype.type(0)
-    last = min(m, (block + 1) * BLOCK)
-    for low in range(block * BLOCK, last, STRIP):
+    last = min(m, (block + 1) * rows)
+    for e in range(c):
+        sums[block, e] = 0
+    for low in range(block * rows, last, STRIP):
         for e in range(c):
             parts[block, e] = 0
         for i in range(low, min(last, low + STRIP)):

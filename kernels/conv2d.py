@@ -183,7 +183,10 @@ def _im2col(
 
 
 def _bias(bias: np.ndarray | None, by_tap: np.ndarray) -> np.ndarray:
-    return np.zeros(by_tap.shape[2], by_tap.dtype) if bias is None else bias
+    """The bias without gaps, or zeros."""
+    if bias is None:
+        return np.zeros(by_tap.shape[2], by_tap.dtype)
+    return np.ascontiguousarray(bias)
 
 
 def _at_least(floor: float, y: np.ndarray) -> np.ndarray:

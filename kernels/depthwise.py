@@ -12,7 +12,9 @@ unless a weight is infinite or NaN.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import gcd
+from typing import Any, NamedTuple
 
 import numba as nb
 import numpy as np
@@ -20,7 +22,7 @@ import numpy as np
 from minifcn import device
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.jobs import share_out
+from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.parts import add_parts
 from minifcn.kernels.row import copy
 from minifcn.kernels.taps import Pair, Taps
@@ -32,39 +34,84 @@ def along_taps(
     x: np.ndarray, by_tap: np.ndarray, bias: np.ndarray, taps: Taps, out: Pair
 ) -> np.ndarray:
     """y (N, *out, C) from x (N, H, W, C), by_tap (R·S, C) and bias (C,), any kind of taps."""
-    y = workspace.empty((x.shape[0], *out, x.shape[3]), x.dtype)
-    weight = np.ascontiguousarray(by_tap[taps.order[:, 0]])
-    strides = np.array([*taps.in_stride, *taps.out_stride])
-    if y.size and taps.in_stride[1] == 1:
-        # a row of pixels is one row of numbers, and the weights repeat along it
-        again = lanes(x.dtype) * max(1, 256 // (lanes(x.dtype) * x.shape[3]))
-        weight, bias = _repeated(weight, again), _repeated(bias[None], again)[0]
-        rows = workspace.empty((nb.get_num_threads(), y.shape[2] * x.shape[3]), x.dtype)
-        arguments = x, weight, bias, y, rows, taps.offset, taps.phases, strides
-        _row_loop(len(y) * out[0], arguments)
-    elif y.size:
-        rows = workspace.empty((nb.get_num_threads(), _longest(taps) * x.shape[3]), x.dtype)
-        arguments = x, weight, bias, y, rows, taps.offset, taps.run, taps.in_stride
-        _loop(len(y) * out[0], arguments)
+    c = x.shape[3]
+    y = workspace.empty((x.shape[0], *out, c), x.dtype)
+    if y.size == 0:
+        return y
+    plan = _plan(taps, out[1], c, x.dtype, threads())
+    rows, weight, start = plan.rooms.arrays()
+    preparing = np.ascontiguousarray(by_tap), bias, plan.order, weight, start
+    arguments = x, weight, start, y, rows, *plan.settings
+    if plan.by_row:
+        _row_loop(preparing, len(y) * out[0], arguments)
+    else:
+        _loop(preparing, len(y) * out[0], arguments)
     return y
-
-
-def _repeated(rows: np.ndarray, times: int) -> np.ndarray:
-    """rows (M, C) as (M, times · C): each beside itself."""
-    beside = np.empty((len(rows), times, rows.shape[1]), rows.dtype)
-    beside[...] = rows[:, None]
-    return beside.reshape(len(rows), times * rows.shape[1])
 
 
 def weight_along_taps(x: np.ndarray, dy: np.ndarray, taps: Taps) -> np.ndarray:
     """dL/dw (R·S, 1, C) from x (N, H, W, C) and dy (N, P, Q, C)."""
-    n, p, q, c = dy.shape
-    by_row = np.zeros((max(p, 1), len(taps.order) * c), x.dtype)
-    if dy.size:
-        rows = workspace.empty((nb.get_num_threads(), _longest(taps) * c), x.dtype)
-        arguments = x, dy, by_row, rows, taps.offset, taps.run, taps.in_stride
-        _weight_loop(p, arguments, by_row.reshape(-1))
-    return by_row[0].reshape(len(taps.order), 1, c).copy()
+    p, c, count = dy.shape[1], dy.shape[3], len(taps.order)
+    by_tap = workspace.empty((count, 1, c), x.dtype)
+    if not dy.size:
+        by_tap.fill(0)
+        return by_tap
+    plan = _weight_plan(taps, p, c, x.dtype, threads())
+    by_row, rows = plan.rooms.arrays()
+    _weight_loop(p, (x, dy, by_row, rows, *plan.settings), by_row.reshape(-1), by_tap.reshape(-1))
+    return by_tap
+
+
+class Plan(NamedTuple):
+    """What `along_taps` decides by the shapes alone: once for each layer.
+
+    Whether results are summed ``by_row`` of pixels or each by itself; the ``order`` in which taps
+    are read; ``rooms`` for the threads' rows of sums, and for weights and bias, which repeat along
+    a row; and ``settings`` that `_row_by_taps` or `_row_by_runs` is given.
+    """
+
+    by_row: bool
+    order: np.ndarray
+    rooms: workspace.Rooms
+    settings: tuple[Any, ...]
+
+
+@lru_cache(maxsize=256)
+def _plan(taps: Taps, width: int, c: int, dtype: Any, threads: int) -> Plan:
+    by_row, count = taps.in_stride[1] == 1, len(taps.order)
+    # a row of pixels is one row of numbers, and the weights repeat along it
+    again = lanes(dtype) * max(1, 256 // (lanes(dtype) * c)) if by_row else 1
+    longest = width * c if by_row else int(taps.run.max(initial=1)) * c
+    rooms = workspace.Rooms(
+        (dtype, (threads, workspace.whole_lines(longest, dtype))),
+        (dtype, (count, again * c)),
+        (dtype, (again * c,)),
+    )
+    strides = np.array([*taps.in_stride, *taps.out_stride])
+    by_rows = taps.offset, taps.phases, strides
+    by_runs = longest, taps.offset, taps.run, taps.in_stride
+    return Plan(by_row, taps.order[:, 0].copy(), rooms, by_rows if by_row else by_runs)
+
+
+class WeightPlan(NamedTuple):
+    """What `weight_along_taps` decides by the shapes alone.
+
+    ``rooms`` for the sums of each row of dy, and for the threads: a gradient beside itself; and
+    ``settings`` that `_weight_row` is given.
+    """
+
+    rooms: workspace.Rooms
+    settings: tuple[Any, ...]
+
+
+@lru_cache(maxsize=256)
+def _weight_plan(taps: Taps, p: int, c: int, dtype: Any, threads: int) -> WeightPlan:
+    longest = int(taps.run.max(initial=1)) * c
+    rooms = workspace.Rooms(
+        (dtype, (p, len(taps.order) * c)),
+        (dtype, (threads, workspace.whole_lines(longest, dtype))),
+    )
+    return WeightPlan(rooms, (longest, taps.offset, taps.run, taps.in_stride))
 
 
 # -- CUDA: by the numbers (kernel, stride, padding, dilation), not by taps -------------------------
@@ -227,9 +274,16 @@ def _tile(
 # -- Numba -----------------------------------------------------------------------------------------
 
 
-def _longest(taps: Taps) -> int:
-    """Taps of the longest run."""
-    return int(taps.run.max(initial=1))
+@serial
+def _repeat(by_tap, bias, order, weight, start):  # type: ignore[no-untyped-def]
+    """Each tap's weights and the bias beside themselves, as often as there is room."""
+    c = by_tap.shape[1]
+    for low in range(0, len(start), c):
+        for t in range(len(order)):
+            for e in range(c):
+                weight[t, low + e] = by_tap[order[t], e]
+        for e in range(c):
+            start[low + e] = bias[e]
 
 
 @serial
@@ -266,18 +320,19 @@ def _row_by_taps(line, x, weight, bias, y, rows, offset, phases, strides):  # ty
 
 
 @serial
-def _row_loop(count, arguments):  # type: ignore[no-untyped-def]
+def _row_loop(preparing, count, arguments):  # type: ignore[no-untyped-def]
+    _repeat(*preparing)
     share_out(_row_by_taps, count, arguments)
 
 
 @serial
-def _row_by_runs(line, x, weight, bias, y, rows, offset, run, steps):  # type: ignore[no-untyped-def]
+def _row_by_runs(line, x, weight, bias, y, rows, longest, offset, run, steps):  # type: ignore[no-untyped-def]
     step_y, step_x = steps
     n, h, w, c = x.shape
     _, p, q, _ = y.shape
     flat_x, flat_y, flat_weight = x.reshape(-1), y.reshape(-1), weight.reshape(-1)
     image, row = line // p, line % p
-    sums = rows[nb.get_thread_id()]
+    sums = rows[nb.get_thread_id(), :longest]
     for j in range(q):
         sums[:] = 0
         t = 0
@@ -302,18 +357,20 @@ def _row_by_runs(line, x, weight, bias, y, rows, offset, run, steps):  # type: i
 
 
 @serial
-def _loop(count, arguments):  # type: ignore[no-untyped-def]
+def _loop(preparing, count, arguments):  # type: ignore[no-untyped-def]
+    _repeat(*preparing)
     share_out(_row_by_runs, count, arguments)
 
 
 @serial
-def _weight_row(i, x, dy, by_row, rows, offset, run, steps):  # type: ignore[no-untyped-def]
+def _weight_row(i, x, dy, by_row, rows, longest, offset, run, steps):  # type: ignore[no-untyped-def]
     step_y, step_x = steps
     n, h, w, c = x.shape
     _, p, q, _ = dy.shape
     flat_x, flat_dy = x.reshape(-1), dy.reshape(-1)
-    again = rows[nb.get_thread_id()]
+    again = rows[nb.get_thread_id(), :longest]
     sums = by_row[i]
+    sums[:] = 0
     for image in range(n):
         for j in range(q):
             for low in range(0, len(again), c):  # one gradient meets every tap of a run
@@ -333,6 +390,6 @@ def _weight_row(i, x, dy, by_row, rows, offset, run, steps):  # type: ignore[no-
 
 
 @serial
-def _weight_loop(rows, arguments, by_row):  # type: ignore[no-untyped-def]
+def _weight_loop(rows, arguments, by_row, by_tap):  # type: ignore[no-untyped-def]
     share_out(_weight_row, rows, arguments)
-    add_parts(by_row, rows, by_row)
+    add_parts(by_row, rows, by_tap)

@@ -19,6 +19,7 @@ Results do not depend on the number of threads: each element is one sum in one o
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numba as nb
 import numpy as np
@@ -27,7 +28,7 @@ from minifcn.kernels import workspace
 from minifcn.kernels.algorithm import FEW_PIXELS, MANY_WEIGHTS
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.gathered import gathered_strip, meetings
-from minifcn.kernels.jobs import share_out
+from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.pack import in_memory
 from minifcn.kernels.row import clear, copy, copy_vector
 from minifcn.kernels.taps import Pair, Taps
@@ -60,23 +61,15 @@ def along_taps(
     y = workspace.empty((n, *out, k), x.dtype)
     if y.size == 0:
         return y
-    wide = 2 * lanes(x.dtype)
     if by_tap.size >= MANY_WEIGHTS and x.shape[3] * x.itemsize % SAME_SET == 0:
         x = _a_line_apart(x)
-    threads = nb.get_num_threads()
-    work = _shares(taps, n, groups, by_tap.size, k // groups, wide, threads)
-    most, across = int(work[:, 3].max()), int((work[:, 5] - work[:, 4]).max())
-    across = -(-across // wide) * wide
+    plan = _plan(taps, n, groups, by_tap.size, c, k // groups, x.dtype, threads())
     weights, turned = in_memory(by_tap)
     arguments = (
-        x, weights.reshape(-1), turned, bias, y, taps.order[:, 0].copy(), taps.offset, taps.phases,
-        taps.in_stride, taps.out_stride, work,
-        workspace.empty((threads, (most + 1) * across), x.dtype),
-        workspace.empty((threads, min(c, DEPTH) * wide), x.dtype),
-        workspace.empty((threads, 2, most + 2 * TALL), np.dtype(np.int64)),
-        c, wide, lanes(x.dtype), x.dtype.type(floor),
+        x, weights.reshape(-1), turned, bias, y, *plan.rooms.arrays(), x.dtype.type(floor),
+        *plan.settings,
     )  # fmt: skip
-    _tap_loop(len(work), arguments)
+    _tap_loop(len(plan.work), arguments)
     return y
 
 
@@ -89,7 +82,38 @@ def _a_line_apart(x: np.ndarray) -> np.ndarray:
     return apart
 
 
+class Plan(NamedTuple):
+    """What `along_taps` decides by the shapes alone: once for each layer.
+
+    ``rooms`` for the threads: sums, a block of weights, and addresses; the ``work``, see `_shares`;
+    and ``settings`` that `_tap_piece` is given.
+    """
+
+    rooms: workspace.Rooms
+    work: np.ndarray
+    settings: tuple[Any, ...]
+
+
 @lru_cache(maxsize=1024)
+def _plan(
+    taps: Taps, n: int, groups: int, weights: int, c: int, k: int, dtype: Any, threads: int
+) -> Plan:
+    wide, side = 2 * lanes(dtype), lanes(dtype)
+    work = _shares(taps, n, groups, weights, k, wide, threads)
+    most, across = int(work[:, 3].max()), int((work[:, 5] - work[:, 4]).max())
+    across = -(-across // wide) * wide
+    rooms = workspace.Rooms(
+        (dtype, (threads, (most + 1) * across)),
+        (dtype, (threads, min(c, DEPTH) * wide)),
+        (np.int64, (threads, 2, workspace.whole_lines(most + 2 * TALL, np.int64))),
+    )
+    order = taps.order[:, 0].copy()  # the kernel elements, as they are read
+    settings = (
+        order, taps.offset, taps.phases, taps.in_stride, taps.out_stride, work, c, wide, side,
+    )  # fmt: skip
+    return Plan(rooms, work, settings)
+
+
 def _shares(
     taps: Taps, n: int, groups: int, weights: int, k: int, wide: int, threads: int
 ) -> np.ndarray:
@@ -158,8 +182,8 @@ def _pace(rows, length, side, every):  # type: ignore[no-untyped-def]
 
 @serial
 def _tap_piece(  # type: ignore[no-untyped-def]
-    item, x, weights, turned, bias, y, order, offset, phases, steps, out_steps, work, totals,
-    blocks, places, c, wide, side, floor,
+    item, x, weights, turned, bias, y, totals, blocks, places, floor, order, offset, phases, steps,
+    out_steps, work, c, wide, side,
 ):  # fmt: skip
     k = y.shape[3]
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)

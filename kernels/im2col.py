@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numba as nb
 import numpy as np
 
-from minifcn.kernels import workspace
+from minifcn.kernels import pack, workspace
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.jobs import share_out
-from minifcn.kernels.pack import in_blocks, pack_part
+from minifcn.kernels.jobs import share_out, threads
+from minifcn.kernels.pack import in_blocks, pack_for_all, packed_weights
 from minifcn.kernels.row import clear, copy, copy_vector
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.taps import Pair, Taps
@@ -61,40 +61,32 @@ def along_taps(
     y = workspace.empty((n, *out, groups * k), x.dtype)
     if y.size == 0:
         return y
-    plan = _plan(taps, n, x.shape[1:3] == out, groups, c, k, x.dtype, nb.get_num_threads())
-    in_all = groups, plan.blocks, len(taps.order), c, plan.wide
-    weights, room = workspace.together(x.dtype, in_all, plan.room)
-    packing = in_blocks(by_tap, taps.order, groups, weights)
-    merged = taps.order.shape[1]
-    start = np.zeros((groups, plan.blocks * plan.wide), x.dtype)
-    if bias is not None:
-        start[:, : k * merged].reshape(groups, merged, k)[...] = bias.reshape(groups, 1, k)
-    past = past_caches(y, k) and plan.wide % lanes(x.dtype) == 0
-    arguments = (
-        strip_code(x.dtype), x, weights.reshape(-1), start.reshape(-1), y, taps.offset, taps.run,
-        taps.phases, taps.in_stride, taps.out_stride, plan.work,
-        room, plan.panel, plan.blocks, k, plan.wide,
-        half_vectors(x.dtype, plan.wide), taps.out_stride == (1, 1), plan.as_it_is,
-        _taps_at_once(c), x.dtype.type(floor), past,
-    )  # fmt: skip
-    _multiply_loop(tuple(packing), len(plan.work), arguments)
+    plan = _plan(taps, n, x.shape[1:3] == out, groups, c, k, x.dtype, threads())
+    packed, done, start, room = plan.rooms.arrays()
+    if bias is None:
+        start.fill(0)
+    else:  # beside each other for merged phases; beyond, columns that nobody reads
+        start[:, : plan.columns].reshape(groups, -1, k)[...] = bias.reshape(groups, 1, k)
+    past = plan.vectors and past_caches(y, k)
+    weights = in_blocks(by_tap, taps.order, packed, done)
+    arguments = x, start, y, room, x.dtype.type(floor), past, *plan.settings
+    _multiply_loop(weights, len(plan.work), arguments)
     return y
 
 
 class Plan(NamedTuple):
     """What `along_taps` decides by the shapes alone: once for each layer.
 
-    ``wide`` columns a block and so many ``blocks``; whether the picture ``as_it_is`` is the matrix;
-    the shape of the ``room`` for the threads, in which a ``panel`` takes so many elements and edges
-    the rest; the ``work``, see `_shares`.
+    ``columns`` of a group's matrix, merged phases beside each other, in blocks of whole ``vectors``
+    or not; ``rooms`` for the weights, the bias, and the threads; the ``work``, see `_shares`; and
+    ``settings`` that `_multiply_piece` is given.
     """
 
-    wide: int
-    blocks: int
-    as_it_is: bool
-    room: Pair
-    panel: int
+    columns: int
+    vectors: bool
+    rooms: workspace.Rooms
     work: np.ndarray
+    settings: tuple[Any, ...]
 
 
 @lru_cache(maxsize=1024)
@@ -110,8 +102,19 @@ def _plan(
     size = max(8 * TALL, PANEL_BYTES // (depth * np.dtype(dtype).itemsize) // TALL * TALL)
     work = _shares(taps, n, groups, k, wide, size, threads)
     size = int(work[:, 3].max()) + 2 * TALL
-    panel, edge = size * (depth + wide), size * blocks * wide
-    return Plan(wide, blocks, as_it_is, (threads, panel + edge), panel, work)
+    panel = workspace.whole_lines(size * (depth + wide), dtype)
+    edge = workspace.whole_lines(size * blocks * wide, dtype)
+    rooms = workspace.Rooms(
+        *pack.rooms((groups, blocks, len(taps.order), c, wide), dtype, threads),
+        (dtype, (groups, blocks * wide)),
+        (dtype, (threads, panel + edge)),
+    )
+    settings = (
+        strip_code(dtype), taps.offset, taps.run, taps.phases, taps.in_stride, taps.out_stride,
+        work, panel, blocks, wide, half_vectors(dtype, wide), taps.out_stride == (1, 1),
+        as_it_is, _taps_at_once(c),
+    )  # fmt: skip
+    return Plan(k * merged, wide % lanes(dtype) == 0, rooms, work, settings)
 
 
 def _taps_at_once(c: int) -> int:
@@ -196,10 +199,16 @@ def fill_panel(x, c0, c, offset, run, first, last, grid, steps, pixel, count, pa
 
 @serial
 def _multiply_piece(  # type: ignore[no-untyped-def]
-    item, code, x, weights, start, y, offset, run, phases, steps, out_steps, work, room, most,
-    blocks, k, wide, halves, dense, as_it_is, taps_at_once, floor, past,
+    item, by_tap, turned, order, packed, done, k, side, packs, x, starts, y, room, floor, past,
+    code, offset, run, phases, steps, out_steps, work, most, blocks, wide, halves, dense, as_it_is,
+    taps_at_once,
 ):  # fmt: skip
-    out_y, out_x = out_steps
+    """One piece of the work, with the bias in ``starts``.
+
+    Of a thread's ``room`` the panel takes ``most`` elements, and edges the rest.
+    """
+    weights = packed_weights(by_tap, turned, order, packed, done, k, side, packs)
+    start, (out_y, out_x) = starts.reshape(-1), out_steps
     all_k, c = y.shape[3], x.shape[3] // (y.shape[3] // k)
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     reads = len(offset)
@@ -265,6 +274,6 @@ def _multiply_piece(  # type: ignore[no-untyped-def]
 
 
 @serial
-def _multiply_loop(packing, count, arguments):  # type: ignore[no-untyped-def]
-    share_out(pack_part, packing[0], packing[1])
-    share_out(_multiply_piece, count, arguments)
+def _multiply_loop(weights, count, arguments):  # type: ignore[no-untyped-def]
+    pack_for_all(*weights)
+    share_out(_multiply_piece, count, weights + arguments)

@@ -27,10 +27,10 @@ from minifcn.kernels.channel_sums import add_rows
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.gathered import meetings, summing_code, summing_strip
 from minifcn.kernels.im2col import fill_panel
-from minifcn.kernels.jobs import share_out
-from minifcn.kernels.parts import add_parts
+from minifcn.kernels.jobs import share_out, threads
+from minifcn.kernels.parts import add_bias, add_parts
 from minifcn.kernels.row import clear, copy
-from minifcn.kernels.taps import Pair, Taps
+from minifcn.kernels.taps import Taps
 from minifcn.kernels.tile import (
     SHORT,
     TALL,
@@ -63,22 +63,15 @@ def weight_along_taps(
     features = len(taps.order) * c
     if dy.size == 0 or features == 0:
         return np.zeros((len(taps.order), c, groups * k), x.dtype), None
-    pixels, threads = dy.size // dy.shape[3], nb.get_num_threads()
-    plan = _plan(taps, pixels, groups, c, k, x.dtype, threads)
+    plan = _plan(taps, dy.size // dy.shape[3], groups, c, k, x.dtype, threads())
     sums = workspace.empty(plan.sums, x.dtype)
-    height, across = plan.sums[-2:]
-    summed = bias and taps.reads_each_pixel() and plan.wide % lanes(x.dtype) == 0
-    bias_sums = np.zeros((len(sums), groups, across if summed else 0))
-    arguments = (
-        summing_code(x.dtype), x, dy, sums.reshape(-1), bias_sums, taps.offset, taps.run,
-        taps.in_stride, plan.work, workspace.empty(plan.room, x.dtype), plan.panel,
-        workspace.empty((threads, 2, PIXELS), np.dtype(np.int64)),
-        np.empty((threads, plan.wide), x.dtype), k, plan.wide, across, height,
-        half_vectors(x.dtype, plan.wide), plan.lies, plan.alone,
-    )  # fmt: skip
-    _weight_loop(len(plan.work), arguments, sums.reshape(-1), len(sums))
-    db = bias_sums.sum(axis=0)[:, :k].reshape(-1).astype(x.dtype) if summed else None
-    if (height, across) == (features, k) and groups == len(sums) == 1:
+    summed = bias and plan.sums_bias
+    db = np.empty(groups * k if summed else 0, x.dtype)
+    bias_sums, *rooms = plan.rooms.arrays()
+    arguments = x, dy, sums, bias_sums, *rooms, summed, *plan.settings
+    _weight_loop(len(plan.work), arguments, sums.reshape(-1), bias_sums, db)
+    db = db if summed else None
+    if sums.shape == (1, 1, features, k):
         return sums.reshape(len(taps.order), c, k), db
     ours = sums[0, :, :features, :k].transpose(1, 0, 2)  # (taps · C, groups, K/groups)
     # a copy: a view would keep all parts as long as the gradient lives
@@ -88,19 +81,16 @@ def weight_along_taps(
 class Plan(NamedTuple):
     """What `weight_along_taps` decides by the shapes alone: once for each layer.
 
-    ``wide`` columns a block; whether dy is read where it ``lies``; whether each piece of the
-    ``work`` (see `_shares`) is of one tap ``alone``; the shape of the ``room`` for the threads, in
-    which a ``panel`` takes so many elements and columns of dy the rest, and of ``sums``: (parts,
-    groups, rows, columns).
+    The shape of ``sums``: (parts, groups, rows, columns); whether it ``sums_bias``, too; ``rooms``
+    for the sums for the bias, and for the threads: panel and columns of dy, addresses of pixels,
+    and a strip's sums; the ``work``, see `_shares`; and ``settings`` that `_weight_piece` is given.
     """
 
-    wide: int
-    lies: bool
-    alone: bool
-    room: Pair
-    panel: int
     sums: tuple[int, int, int, int]
+    sums_bias: bool
+    rooms: workspace.Rooms
     work: np.ndarray
+    settings: tuple[Any, ...]
 
 
 @lru_cache(maxsize=1024)
@@ -122,9 +112,19 @@ def _plan(
     exact = parts == 1 and groups == 1 and across == k and rows(last) == last
     lies = groups == 1 and k == across and k <= FEW
     panel = PIXELS * (depth + 2 * TALL + wide)
-    room = threads, panel + (0 if lies and not alone else PIXELS * across)
+    rooms = workspace.Rooms(
+        (np.float64, (parts, groups, across)),
+        (dtype, (threads, panel + (0 if lies and not alone else PIXELS * across))),
+        (np.int64, (threads, 2, PIXELS)),
+        (dtype, (threads, workspace.whole_lines(wide, dtype))),
+    )
     sums = parts, groups, count * c + (0 if exact else 2 * TALL), across
-    return Plan(wide, lies, alone, room, panel, sums, work)
+    summed = taps.reads_each_pixel() and wide % lanes(dtype) == 0
+    settings = (
+        taps.offset, taps.run, taps.in_stride, work, panel, k, wide, half_vectors(dtype, wide),
+        lies, alone, summing_code(dtype),
+    )  # fmt: skip
+    return Plan(sums, summed, rooms, work, settings)
 
 
 def _shares(
@@ -167,9 +167,14 @@ def _shares(
 
 @serial
 def _weight_piece(  # type: ignore[no-untyped-def]
-    item, code, x, dy, sums, bias_sums, offset, run, steps, work, room, most, places, strips, k,
-    wide, across, height, halves, lies, alone,
+    item, x, dy, all_sums, bias_sums, room, places, strips, bias, offset, run, steps, work, most,
+    k, wide, halves, lies, alone, code,
 ):  # fmt: skip
+    """One piece of the work, of one tap ``alone`` or of several; dy may be read where it ``lies``.
+
+    Of a thread's ``room`` the panel takes ``most`` elements, and columns of dy the rest.
+    """
+    sums, (_, _, height, across) = all_sums.reshape(-1), all_sums.shape
     _, p, q, all_k = dy.shape
     groups = all_k // k
     c = x.shape[3] // groups
@@ -183,6 +188,8 @@ def _weight_piece(  # type: ignore[no-untyped-def]
     depth = (last - first) * c
     base = ((part * groups + g) * height + low) * across
     clear(sums, base, covered(high - low) * across)
+    if low == 0 and bias:
+        bias_sums[part, g] = 0
     in_place = alone and covered(high - low) == high - low
     pixel = begin
     while pixel < end:
@@ -214,7 +221,7 @@ def _weight_piece(  # type: ignore[no-untyped-def]
             columns_of, at_columns, step = gradient, j * PIXELS * wide, wide
             if straight:
                 columns_of, at_columns, step = flat_dy, pixel * all_k + j * wide, all_k
-            if low == 0 and bias_sums.size:
+            if low == 0 and bias:
                 own = bias_sums[part, g, j * wide : (j + 1) * wide]
                 add_rows(columns_of, at_columns, step, wide, count, side, strip, own)
             summing_strip(
@@ -225,7 +232,8 @@ def _weight_piece(  # type: ignore[no-untyped-def]
 
 
 @serial
-def _weight_loop(count, arguments, sums, parts):  # type: ignore[no-untyped-def]
+def _weight_loop(count, arguments, sums, bias_sums, db):  # type: ignore[no-untyped-def]
     share_out(_weight_piece, count, arguments)
-    if parts > 1:
-        add_parts(sums, parts, sums)
+    if len(bias_sums) > 1:
+        add_parts(sums, len(bias_sums), sums)
+    add_bias(bias_sums, db)

@@ -11,14 +11,35 @@ each would cost more than the element.)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import get_num_threads, njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.ufunc import parallel
 
 from minifcn.kernels.vector import INT64
+
+
+def threads() -> int:
+    """On how many threads jobs are shared out: what `numba.get_num_threads` says."""
+    return int(_counter()())
+
+
+@cache
+def _counter() -> Callable[[], int]:
+    """Numba's own function behind `numba.get_num_threads`.
+
+    That one first takes two locks to see that the threads were started, which in a training step
+    takes as long as ten kernels' calls: once is enough.
+    """
+    get_num_threads()
+    return getattr(parallel, "_get_num_threads", get_num_threads)
+
 
 #: machine code that calls a job: of the address where its arguments stand, and of its number
 CALLER = ir.FunctionType(ir.VoidType(), [INT64, INT64])
@@ -85,8 +106,11 @@ def _call(context: Any, builder: Any, function: Any, signature: Any, args: Any) 
 # One that was compiled beside a copy from the disk would not, and crash as the first to run.
 @njit(nogil=True, parallel=True)
 def _call_each(caller, arguments, count):  # type: ignore[no-untyped-def]
-    for number in prange(count):
-        _call_one(caller, arguments, number)
+    if count > 1:
+        for number in prange(count):
+            _call_one(caller, arguments, number)
+    elif count == 1:  # to wake the other threads would take longer than many a job
+        _call_one(caller, arguments, np.int64(0))
 
 
 @intrinsic

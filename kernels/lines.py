@@ -13,6 +13,8 @@ column by column, to one line: what lies under the whole kernel is then R·S·C 
 
     L[(z·R + r)·C + c]        y[p, q, k] = b[k] + Σ_i L[q·stride·R·C + i] · w[i, k]
 
+Where a row of results would end amid a tile, some rows lie one after the other in a line (`Group`).
+
 With many channels im2col copies long runs, and that takes little beside the products; with few it
 takes as long as they do. Phases of transposed convolutions are convolutions of a few taps, and go
 the same way (see `taps`).
@@ -28,13 +30,13 @@ from typing import Any, NamedTuple
 import numba as nb
 import numpy as np
 
-from minifcn.kernels import workspace
+from minifcn.kernels import pack, workspace
 from minifcn.kernels.channel_sums import STRIP, add_rows
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.gathered import summing_code, summing_strip
-from minifcn.kernels.jobs import share_out
-from minifcn.kernels.pack import in_blocks, pack_part
-from minifcn.kernels.parts import add_parts
+from minifcn.kernels.jobs import share_out, threads
+from minifcn.kernels.pack import in_blocks, pack_for_all, packed_weights
+from minifcn.kernels.parts import add_bias, add_parts
 from minifcn.kernels.row import FOUR, clear, copy, copy_four, copy_row, copy_vector
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.taps import Pair, Taps
@@ -52,11 +54,12 @@ from minifcn.kernels.tile import (
 
 FEW = 32  # channels
 IN_VAIN = 1.1  # of a row of results is computed, at most
+TOGETHER = 8  # rows of results, at most, where one ends amid a tile
 PIECES = 4  # of work for a thread, in each phase
 PIXELS = 2 * STRIP  # of dy that stay in the first cache while all taps meet them
 SMALL = 1 << 15  # elements of a result that is summed in parts …
 PARTS = 16  # … so many, of about `LEAST` pixels or more
-LEAST = 256
+LEAST = 192
 
 
 class Window(NamedTuple):
@@ -101,9 +104,33 @@ def serve(taps: Taps, c: int, groups: int) -> bool:
 
 @lru_cache(maxsize=1024)
 def covered_well(taps: Taps) -> bool:
-    """Whether tiles that end with a row of results compute few in vain."""
-    widths = taps.phases[:, 3].tolist()
-    return sum(rows(width) for width in widths) <= IN_VAIN * sum(widths)
+    """Whether tiles that end with a row of results, or with some, compute few in vain."""
+    widths, steps = taps.phases[:, 3].tolist(), taps.in_stride
+    groups = (_group(width, w, steps) for width, w in zip(widths, windows(taps) or ()))
+    return sum(g.computed / g.rows for g in groups) <= IN_VAIN * sum(widths)
+
+
+class Group(NamedTuple):
+    """So many ``rows`` of results in one line, the first of each so many results ``apart``.
+
+    Those between are computed in vain, and so are those beyond the last: ``computed`` in all.
+    """
+
+    rows: int
+    apart: int
+    computed: int
+
+
+def _group(width: int, window: Window, steps: Pair) -> Group:
+    """The rows of ``width`` results that are computed together: the fewest with the least in vain.
+
+    One, where that leaves little: if a row ends where a tile does, its results go to y at once.
+    """
+    apart = -(-((width - 1) * steps[1] + window.wide) // steps[1])
+    found = [Group(g, apart, rows((g - 1) * apart + width)) for g in range(1, TOGETHER + 1)]
+    if found[0].computed <= IN_VAIN * width:
+        return found[0]
+    return min(found, key=lambda group: group.computed / group.rows)
 
 
 def _interleaved(window: Window, c: int) -> bool:
@@ -126,41 +153,36 @@ def along_taps(
     y = workspace.empty((n, *out, k), x.dtype)
     if y.size == 0:
         return y
-    plan = _plan(taps, n, c, k, x.dtype, nb.get_num_threads())
-    merged = taps.order.shape[1]
-    in_all = 1, plan.blocks, len(plan.order), c, plan.wide
-    weights, room = workspace.together(x.dtype, in_all, plan.room)
-    packing = in_blocks(by_tap, plan.order, 1, weights)
-    start = np.zeros(plan.blocks * plan.wide, x.dtype)
-    if bias is not None:
-        start[: k * merged].reshape(merged, k)[...] = bias
-    arguments = (
-        strip_code(x.dtype), x, weights.reshape(-1), start, y, taps.phases, plan.windows,
-        taps.in_stride, taps.out_stride, plan.work, room, plan.line,
-        len(taps.order), plan.wide, half_vectors(x.dtype, plan.wide), lanes(x.dtype),
-        taps.out_stride == (1, 1), x.dtype.type(floor),
-        past_caches(y, k) and plan.wide % lanes(x.dtype) == 0,
-    )  # fmt: skip
-    _multiply_loop(tuple(packing), len(plan.work), arguments)
+    plan = _plan(taps, n, c, k, x.dtype, threads())
+    packed, done, start, room = plan.rooms.arrays()
+    if bias is None:
+        start.fill(0)
+    else:  # beside each other for merged phases; beyond, columns that nobody reads
+        start[: plan.columns].reshape(-1, k)[...] = bias
+    past = plan.vectors and past_caches(y, k)
+    weights = in_blocks(by_tap, plan.order, packed, done)
+    arguments = x, start, y, room, x.dtype.type(floor), past, *plan.settings
+    _multiply_loop(weights, len(plan.work), arguments)
     return y
 
 
 class Plan(NamedTuple):
     """What `along_taps` decides by the shapes alone: once for each layer.
 
-    ``wide`` columns a block and so many ``blocks``; the ``order`` in which weights meet a line;
-    ``windows`` as rows of (top, left, lines, rows interleaved in a line, rows apart, pixels of a
-    row); the shape of the ``room`` for the threads, in which a ``line`` takes so many elements and
-    results the rest; the ``work``: (phase, first and last + 1 of all pictures' rows) each.
+    The ``order`` in which weights meet a line; ``columns`` of their matrix, merged phases beside
+    each other, in blocks of whole ``vectors`` or not; ``rooms`` for the weights, the bias, and the
+    threads; the ``work``: (phase, first and last + 1 of all pictures' rows) each; and ``settings``
+    that `_multiply_piece` is given, windows among them as rows of (top, left, lines, rows
+    interleaved in a line, rows apart, pixels of a row, rows of results together, results from the
+    first of one of these to the next).
     """
 
-    wide: int
-    blocks: int
     order: np.ndarray
-    windows: np.ndarray
-    room: Pair
-    line: int
+    columns: int
+    vectors: bool
+    rooms: workspace.Rooms
     work: np.ndarray
+    settings: tuple[Any, ...]
 
 
 @lru_cache(maxsize=1024)
@@ -177,12 +199,13 @@ def _plan(taps: Taps, n: int, c: int, k: int, dtype: Any, threads: int) -> Plan:
         if together > 1:  # column by column
             grid = taps.order[first:last].reshape(high, across, merged)
             order[first:last] = grid.transpose(1, 0, 2).reshape(-1, merged)
-        table.append((top, left, high // together, together, apart, across))
-        line = max(line, ((rows(width) - 1) * taps.in_stride[1] + across) * together * c)
+        group = _group(width, window, taps.in_stride)
+        table.append((top, left, high // together, together, apart, across, *group[:2]))
+        line = max(line, ((group.computed - 1) * taps.in_stride[1] + across) * together * c)
         count = min(n * height, PIECES * threads)
         edges = [n * height * i // count for i in range(count + 1)]
         pieces.append([(f, a, b) for a, b in zip(edges, edges[1:])])
-        edge = max(edge, rows(width) * blocks * wide)
+        edge = max(edge, group.computed * blocks * wide)
     # every thread gets one run of the list: its share of each phase, for phases differ in taps
     work = [
         piece
@@ -190,8 +213,18 @@ def _plan(taps: Taps, n: int, c: int, k: int, dtype: Any, threads: int) -> Plan:
         for phase in pieces
         for piece in phase[len(phase) * thread // threads : len(phase) * (thread + 1) // threads]
     ]
-    line += lanes(dtype)
-    return Plan(wide, blocks, order, np.array(table), (threads, line + edge), line, np.array(work))
+    line = workspace.whole_lines(line + lanes(dtype), dtype)
+    rooms = workspace.Rooms(
+        *pack.rooms((1, blocks, len(order), c, wide), dtype, threads),
+        (dtype, (blocks * wide,)),
+        (dtype, (threads, line + workspace.whole_lines(edge, dtype))),
+    )
+    every = np.array(work)
+    settings = (
+        strip_code(dtype), taps.phases, np.array(table), taps.in_stride, taps.out_stride, every,
+        line, len(order), wide, half_vectors(dtype, wide), taps.out_stride == (1, 1),
+    )  # fmt: skip
+    return Plan(order, k * merged, wide % lanes(dtype) == 0, rooms, every, settings)
 
 
 @serial
@@ -238,26 +271,34 @@ def lay(x, image, top, apart, high, left, across, line, to, side):  # type: igno
 
 @serial
 def _multiply_piece(  # type: ignore[no-untyped-def]
-    item, code, x, weights, start, y, phases, all_windows, steps, out_steps, work, room, most,
-    reads, wide, halves, side, dense, floor, past,
+    item, by_tap, turned, order, packed, done, k, side, packs, x, start, y, room, floor, past, code,
+    phases, all_windows, steps, out_steps, work, most, reads, wide, halves, dense,
 ):  # fmt: skip
+    """One piece of the work, with the bias in ``start``.
+
+    Of a thread's ``room`` the line takes ``most`` elements, and results the rest.
+    """
+    weights = packed_weights(by_tap, turned, order, packed, done, k, side, packs)
     f, begin, end = work[item]
     top, left, height, width, first, _, together = phases[f]
-    above, beside, lines, high, apart, across = all_windows[f]
-    c, k = x.shape[3], y.shape[3]
+    above, beside, lines, high, apart, across, group, shift = all_windows[f]
+    c = x.shape[3]
     mine, flat_y = room[nb.get_thread_id()], y.reshape(-1)
     line, edge = mine[:most], mine[most:]
     columns, column = (width - 1) * steps[1] + across, high * c
     length, total = across * column, together * k
-    inner = dense and covered(width) == width
+    inner = dense and group == 1 and covered(width) == width
     blocks = (total + wide - 1) // wide
     straight = total // wide if inner else 0  # blocks that go to y at once
-    clear(line, columns * column, most - columns * column)  # where the last tile hangs over
-    for number in range(begin, end):
-        image, i = number // height, number % height
+    clear(line, 0, most)  # what lies between rows, and where the last tile hangs over
+    for number in range(begin, end, group):
+        beside_each = min(group, end - number)  # rows of results
+        count = (beside_each - 1) * shift + width
         for n in range(lines):
-            row = i * steps[0] + above + n * apart
-            lay(x, image, row, apart, high, beside, columns, line, np.int64(0), side)
+            for g in range(beside_each):
+                image, i = (number + g) // height, (number + g) % height
+                row, at_line = i * steps[0] + above + n * apart, g * shift * steps[1] * column
+                lay(x, image, row, apart, high, beside, columns, line, at_line, side)
             last = n == lines - 1
             least = floor if last else x.dtype.type(-np.inf)
             for j in range(blocks):
@@ -270,23 +311,24 @@ def _multiply_piece(  # type: ignore[no-untyped-def]
                     before, at_before, before_step = start, j * wide, 0
                 strip(
                     code, line, 0, steps[1] * column, 1, weights, at, wide,
-                    before, at_before, before_step, target, to, step, length, width, halves, least,
+                    before, at_before, before_step, target, to, step, length, count, halves, least,
                     past and last and j < straight, 0,
                 )  # fmt: skip
-        to = ((image * y.shape[1] + top + i * out_steps[0]) * y.shape[2] + left) * k
         done = straight * wide
-        if done < total:
+        for g in range(beside_each if done < total else 0):
+            image, i = (number + g) // height, (number + g) % height
+            to = ((image * y.shape[1] + top + i * out_steps[0]) * y.shape[2] + left) * k + done
             for m in range(width):
-                here = to + m * out_steps[1] * k + done
-                copy_row(flat_y, here, edge, m * blocks * wide + done, total - done)
+                at = (g * shift + m) * blocks * wide + done
+                copy_row(flat_y, to + m * out_steps[1] * k, edge, at, total - done)
     if past:
         fence()
 
 
 @serial
-def _multiply_loop(packing, count, arguments):  # type: ignore[no-untyped-def]
-    share_out(pack_part, packing[0], packing[1])
-    share_out(_multiply_piece, count, arguments)
+def _multiply_loop(weights, count, arguments):  # type: ignore[no-untyped-def]
+    pack_for_all(*weights)
+    share_out(_multiply_piece, count, weights + arguments)
 
 
 # -- the gradient for the weights ------------------------------------------------------------------
@@ -301,42 +343,29 @@ def weight_along_taps(
     of dy while they are in the cache; else None.
     """
     c, k = x.shape[3], dy.shape[3]
-    plan = _weight_plan(taps, len(dy), c, k, x.dtype, nb.get_num_threads())
-    window, sums = plan.window, workspace.empty(plan.sums, x.dtype)
+    plan = _weight_plan(taps, len(dy), c, k, x.dtype, threads())
+    rooms = plan.rooms.arrays()
     summed = bias and k % lanes(x.dtype) == 0
-    bias_sums = np.zeros((len(sums), k if summed else 0))
-    threads, wide = nb.get_num_threads(), plan.wide
-    arguments = (
-        summing_code(x.dtype), x, dy, sums.reshape(-1), bias_sums, taps.in_stride, plan.work,
-        workspace.empty((threads, plan.room), x.dtype),
-        workspace.empty((threads, PIXELS * plan.sums[3] + k), x.dtype),
-        workspace.empty((threads, PIXELS), np.dtype(np.int64)),
-        tuple(window), plan.high, plan.sums[2], plan.sums[3], wide,
-        half_vectors(x.dtype, wide), lanes(x.dtype),
-    )  # fmt: skip
-    _weight_loop(len(plan.work), arguments, sums.reshape(-1), len(sums))
-    length = window.wide * plan.high * c  # S · rows of a line · C: more rows hang over
-    total = sums[0, :, :length, :k].reshape(-1, window.wide, plan.high, c, k)
-    by_tap = total.transpose(0, 2, 1, 3, 4)
-    db = bias_sums.sum(axis=0).astype(x.dtype) if summed else None
-    # a copy: a view would keep all parts as long as the gradient lives
-    return np.array(by_tap, order="C").reshape(len(taps.order), c, k), db
+    by_tap = workspace.empty((len(taps.order), c, k), x.dtype)
+    db = np.empty(k if summed else 0, x.dtype)
+    arguments = x, dy, *rooms, summed, *plan.settings
+    _weight_loop(len(plan.work), arguments, *rooms[:2], plan.high, by_tap, db)
+    return by_tap, db if summed else None
 
 
 class WeightPlan(NamedTuple):
     """What `weight_along_taps` decides by the shapes alone.
 
-    The ``window`` of the taps, of which ``high`` rows are interleaved in a line; ``wide`` columns a
-    block; the shape of the ``sums``: (parts, lines, rows, columns); how much ``room`` the lines of
-    one piece take; the ``work``: (part, first and last + 1 of lines, of all pictures' rows) each.
+    ``rooms`` for the sums, (parts, lines, rows, columns), for those for the bias, and for the
+    threads: the lines of one piece, its gradients in blocks, and the addresses of its pixels; the
+    ``work``: (part, first and last + 1 of lines, of all pictures' rows) each; ``high`` rows of the
+    window are interleaved in a line; and ``settings`` that `_weight_piece` is given.
     """
 
-    window: Window
-    high: int
-    wide: int
-    sums: tuple[int, int, int, int]
-    room: int
+    rooms: workspace.Rooms
     work: np.ndarray
+    high: int
+    settings: tuple[Any, ...]
 
 
 @lru_cache(maxsize=1024)
@@ -349,7 +378,7 @@ def _weight_plan(taps: Taps, n: int, c: int, k: int, dtype: Any, threads: int) -
     across, pixels = -(-k // wide) * wide, n * height * width
     small = lines * rows(length) * across <= SMALL
     parts = max(1, min(PARTS, pixels // LEAST, n * height)) if small else 1
-    shares = min(lines, PIECES * threads)
+    shares = min(lines, -(-PIECES * threads // parts))
     cuts = [n * height * part // parts for part in range(parts + 1)]
     ends = [lines * share // shares for share in range(shares + 1)]
     work = [
@@ -359,18 +388,29 @@ def _weight_plan(taps: Taps, n: int, c: int, k: int, dtype: Any, threads: int) -
     ]
     line = ((width - 1) * taps.in_stride[1] + window.wide) * high * c
     together = max(1, PIXELS // width)
-    room = together * line + TALL + lanes(dtype)
-    return WeightPlan(
-        window, high, wide, (parts, lines, rows(length), across), room, np.array(work)
+    rooms = workspace.Rooms(
+        (dtype, (parts, lines, rows(length), across)),
+        (np.float64, (parts, 1, workspace.whole_lines(k, np.float64))),
+        (dtype, (threads, workspace.whole_lines(together * line + TALL + lanes(dtype), dtype))),
+        (dtype, (threads, workspace.whole_lines(PIXELS * across + k, dtype))),
+        (np.int64, (threads, PIXELS)),
     )
+    table = np.array(work)
+    settings = (
+        taps.in_stride, table, tuple(window), high, wide, half_vectors(dtype, wide), lanes(dtype),
+        summing_code(dtype),
+    )  # fmt: skip
+    return WeightPlan(rooms, table, high, settings)
 
 
 @serial
 def _weight_piece(  # type: ignore[no-untyped-def]
-    item, code, x, dy, sums, bias_sums, steps, work, room, gradients, places, window, high,
-    sum_rows, across, wide, halves, side,
+    item, x, dy, all_sums, bias_sums, room, gradients, places, bias, steps, work, window, high,
+    wide, halves, side, code,
 ):  # fmt: skip
+    """One piece of the work, with ``high`` rows of the window interleaved in a line."""
     _, p, q, k = dy.shape
+    sums, (_, _, sum_rows, across) = all_sums.reshape(-1), all_sums.shape
     part, low, up, begin, end = work[item]
     top, left, all_high, seen, apart = window
     lines, column, flat_dy = all_high // high, high * x.shape[3], dy.reshape(-1)
@@ -380,6 +420,8 @@ def _weight_piece(  # type: ignore[no-untyped-def]
     base = part * lines * sum_rows * across
     clear(sums, base + low * sum_rows * across, (up - low) * sum_rows * across)
     clear(panel, 0, len(panel))  # the last tile hangs over what is laid there
+    if low == 0 and bias:
+        bias_sums[part, 0, :k] = 0
     number, first = begin, 0  # of the row, and in it
     while number < end:
         together = min(max(1, PIXELS // q), end - number)  # rows, or part of one
@@ -396,9 +438,9 @@ def _weight_piece(  # type: ignore[no-untyped-def]
             for m in range(count):
                 copy_row(gradient, m * across, flat_dy, (pixel + m) * k, k)
                 clear(gradient, m * across + k, across - k)
-        if low == 0 and bias_sums.size:
+        if low == 0 and bias:
             strip = gradient[row_sums:]
-            add_rows(flat_dy, pixel * k, k, k, count, side, strip, bias_sums[part])
+            add_rows(flat_dy, pixel * k, k, k, count, side, strip, bias_sums[part, 0])
         for n in range(low, up):
             if first == 0 or lines > 1:
                 for i in range(together):
@@ -417,7 +459,19 @@ def _weight_piece(  # type: ignore[no-untyped-def]
 
 
 @serial
-def _weight_loop(count, arguments, sums, parts):  # type: ignore[no-untyped-def]
+def _weight_loop(count, arguments, all_sums, bias_sums, high, by_tap, db):  # type: ignore[no-untyped-def]
     share_out(_weight_piece, count, arguments)
-    if parts > 1:
-        add_parts(sums, parts, sums)
+    sums, flat = all_sums.reshape(-1), by_tap.reshape(-1)
+    if len(all_sums) > 1:
+        add_parts(sums, len(all_sums), sums)
+    _, lines, sum_rows, across = all_sums.shape
+    taps, c, k = by_tap.shape
+    wide = taps // (lines * high)
+    for n in range(lines):  # S · rows of a line · C: more rows hang over
+        for s in range(wide):
+            for r in range(high):
+                at, to = (s * high + r) * c, ((n * high + r) * wide + s) * c
+                for channel in range(c):
+                    source = (n * sum_rows + at + channel) * across
+                    copy(flat, (to + channel) * k, sums, source, k)
+    add_bias(bias_sums, db)

@@ -13,15 +13,15 @@ end: the bits do not depend on the number of threads.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba as nb
 import numpy as np
 
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.jobs import share_out
-from minifcn.kernels.parts import add_parts
+from minifcn.kernels.jobs import share_out, threads
+from minifcn.kernels.parts import add_bias, add_parts
 from minifcn.kernels.row import copy
 from minifcn.kernels.taps import Taps
 from minifcn.kernels.tile import columns, half_vectors, lanes, rows, strip, strip_code
@@ -33,6 +33,7 @@ PARTS = 16  # of many pixels, …
 LEAST = 1024  # … of so many or more
 
 
+@lru_cache(maxsize=256)
 def serves(taps: Taps, c: int, k: int, groups: int, dtype: Any) -> bool:
     """Whether k filters fill the tiles better as rows, and c channels whole ones as columns."""
     wide = columns(dtype, k)
@@ -45,23 +46,31 @@ def weight(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """dL/dw (1, C, K) from x (N, H, W, C) and dL/dy (N, H, W, K); with ``bias`` dL/db (K,) too."""
     c, k = x.shape[3], dy.shape[3]
-    parts, work = _shares(dy.size // k, c)
-    wide, height = 2 * lanes(x.dtype), rows(k)
-    sums, by_tap = (workspace.empty(shape, x.dtype) for shape in ((parts, height, c), (1, c, k)))
-    over = -(-height // k) - 1  # pixels at the end, from which a tile that hangs over reads beyond
-    edges = np.zeros((nb.get_num_threads(), over, height), x.dtype)
-    bias_sums = np.zeros((parts, k if bias else 0))
-    arguments = (
-        strip_code(x.dtype), x, dy, sums, bias_sums, np.zeros(wide, x.dtype), edges, work, wide,
-        half_vectors(x.dtype, wide),
-    )  # fmt: skip
-    _weight_loop(len(work), arguments, sums.reshape(-1), parts, c, k, by_tap, lanes(x.dtype))
-    return by_tap, bias_sums.sum(axis=0).astype(x.dtype) if bias else None
+    plan = _plan(dy.size // k, c, k, x.dtype, threads())
+    sums, edges, bias_sums = plan.rooms.arrays()
+    by_tap, db = workspace.empty((1, c, k), x.dtype), np.empty(k if bias else 0, x.dtype)
+    arguments = x, dy, sums, edges, bias_sums, bias, *plan.settings
+    flat, side = sums.reshape(-1), lanes(x.dtype)
+    _weight_loop(len(plan.work), arguments, flat, bias_sums, c, k, by_tap, db, side)
+    return by_tap, db if bias else None
+
+
+class Plan(NamedTuple):
+    """What `weight` decides by the shapes alone: once for each layer.
+
+    ``rooms`` for the sums of the parts, for edges and for the parts' sums for the bias; the
+    ``work``: (part, first channel, last + 1, first pixel, last + 1) each; ``settings`` that
+    `_weight_piece` is given: the work, zeros of a tile's row, the code of `strip`, a tile's columns
+    and their halves of vectors.
+    """
+
+    rooms: workspace.Rooms
+    work: np.ndarray
+    settings: tuple[Any, ...]
 
 
 @lru_cache(maxsize=256)
-def _shares(pixels: int, c: int) -> tuple[int, np.ndarray]:
-    """How many parts, and the work: (part, first channel, last + 1, first pixel, last + 1) each."""
+def _plan(pixels: int, c: int, k: int, dtype: Any, threads: int) -> Plan:
     shares = -(-c // SHARE)
     parts = max(1, min(PARTS // shares, pixels // LEAST))
     work = [
@@ -69,17 +78,28 @@ def _shares(pixels: int, c: int) -> tuple[int, np.ndarray]:
         for part in range(parts)
         for low in range(0, c, SHARE)
     ]
-    return parts, np.array(work, np.int64)
+    height, wide = rows(k), 2 * lanes(dtype)
+    over = -(-height // k) - 1  # pixels at the end, from which a tile that hangs over reads beyond
+    rooms = workspace.Rooms(
+        (dtype, (parts, height, c)),
+        (dtype, (threads, over, workspace.whole_lines(height, dtype))),
+        (np.float64, (parts, 1, workspace.whole_lines(k, np.float64))),
+    )
+    table, zeros = np.array(work, np.int64), np.zeros(wide, dtype)
+    settings = table, zeros, strip_code(dtype), wide, half_vectors(dtype, wide)
+    return Plan(rooms, table, settings)
 
 
 @serial
-def _weight_piece(item, code, x, dy, sums, bias_sums, zeros, edges, work, wide, halves):  # type: ignore[no-untyped-def]
+def _weight_piece(item, x, dy, sums, edges, bias_sums, bias, work, zeros, code, wide, halves):  # type: ignore[no-untyped-def]
     flat_x, flat_dy, flat_sums = x.reshape(-1), dy.reshape(-1), sums.reshape(-1)
     _, height, c = sums.shape
     k, nothing = dy.shape[3], x.dtype.type(-np.inf)
     over, pixels = edges.shape[1], dy.size // k
     edge = edges[nb.get_thread_id()].reshape(-1)
     part, low, high, begin, end = work[item]
+    if low == 0 and bias:
+        bias_sums[part, 0, :k] = 0
     for first in range(begin, end, PIXELS):
         count = min(PIXELS, end - first)
         # a tile that hangs over reads of the next pixels; at the end there are none
@@ -101,17 +121,18 @@ def _weight_piece(item, code, x, dy, sums, bias_sums, zeros, edges, work, wide, 
                     code, edge, 0, 1, height, flat_x, (first + whole) * c + j, c,
                     flat_sums, to, c, flat_sums, to, c, count - whole, k, halves, nothing, False, 0,
                 )  # fmt: skip
-        if low == 0 and bias_sums.size:
-            own = bias_sums[part]
+        if low == 0 and bias:
+            own = bias_sums[part, 0]
             for m in range(first, first + count):
                 for e in range(k):
                     own[e] += flat_dy[m * k + e]
 
 
 @serial
-def _weight_loop(count, arguments, sums, parts, c, k, by_tap, side):  # type: ignore[no-untyped-def]
+def _weight_loop(count, arguments, sums, bias_sums, c, k, by_tap, db, side):  # type: ignore[no-untyped-def]
     share_out(_weight_piece, count, arguments)
-    if parts > 1:
-        add_parts(sums, parts, sums)
     nowhere = np.int64(0)
+    if len(bias_sums) > 1:
+        add_parts(sums, len(bias_sums), sums)
     turn(sums, nowhere, c, k, c, by_tap.reshape(-1), nowhere, k, side)
+    add_bias(bias_sums, db)

@@ -31,3 +31,19 @@ def add_parts(parts, count, total):  # type: ignore[no-untyped-def]
     """total = the sum of ``count`` equal parts, flat arrays; ``total`` may be the first of them."""
     blocks = (len(parts) // count + BLOCK - 1) // BLOCK
     share_out(_add_block, blocks, (parts, count, total))
+
+
+@serial
+def add_bias(parts, total):  # type: ignore[no-untyped-def]
+    """total[g·K + k] = Σ parts[:, g, k], the sums for the bias: few numbers, so on one thread.
+
+    The parts (parts, groups, K or more) are float64, and rounded once.
+    """
+    count, groups, _ = parts.shape
+    k = len(total) // groups
+    for g in range(groups):
+        for e in range(k):
+            one = parts[0, g, e]
+            for part in range(1, count):
+                one += parts[part, g, e]
+            total[g * k + e] = one

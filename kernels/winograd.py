@@ -48,7 +48,7 @@ import numpy as np
 from minifcn.kernels import workspace
 from minifcn.kernels.algorithm import FEW_TILES
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.jobs import share_out
+from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.pack import turn_band
 from minifcn.kernels.row import copy
 from minifcn.kernels.sandwich import Side, finished_sandwich_of
@@ -67,7 +67,6 @@ from minifcn.kernels.tile import (
 from minifcn.kernels.winograd_filters import PART, filter_of, padded, weights_part
 from minifcn.kernels.winograd_matrices import STRIDED, TURNED, matrices
 from minifcn.kernels.winograd_tile import (
-    Tile,
     count_tiles,
     place,
     tile_of,
@@ -112,32 +111,26 @@ def conv(
     n, c, k = x.shape[0], by_tap.shape[1], by_tap.shape[2] // groups
     plan = _plan(
         n, c, k, padding, dilation, groups, out, m, flipped, stride, kernel, x.dtype,
-        nb.get_num_threads(),
+        threads(),
     )  # fmt: skip
     y = workspace.empty((n, *out, groups * k), x.dtype)
-    wide, strided = plan.wide, None if stride == 1 else True
-    filters, turning = padded(by_tap, groups, plan.blocks * wide)
-    start = np.zeros((groups, plan.blocks * wide), x.dtype)
-    if bias is not None:
+    filters, turning = padded(by_tap, groups, plan.across)
+    weights, start, patches, products, edges = plan.rooms.arrays()
+    if bias is None:
+        start.fill(0)
+    else:  # beyond, columns that nobody reads
         start[:, :k] = bias.reshape(groups, k)
-    weights, patches, products, edges = workspace.together(x.dtype, *plan.rooms)
-    tile, four, weights = plan.tile, plan.tile.results == 4, weights.reshape(-1)
+    weights, past = weights.reshape(-1), past_caches(y, k)
     arguments = (
-        strip_code(x.dtype), x, weights, start.reshape(-1), plan.zeros, y, patches, products,
-        edges, plan.padding, plan.cut, dilation, plan.tiles, plan.chunk, plan.together, c, k, wide,
-        half_vectors(x.dtype, wide), tuple(tile), four, strided, x.dtype.type(floor),
-        past_caches(y, k),
+        x, weights, start.reshape(-1), y, patches, products, edges, x.dtype.type(floor), past,
+        *plan.settings,
     )  # fmt: skip
-    chunks = groups * -(-plan.tiles // plan.chunk)
     if plan.shares:
-        every = (*arguments, filters, kernel, plan.shares, flipped)
-        _columns_loop(tuple(turning), chunks * plan.shares, every)
+        every = *arguments, filters, kernel, plan.shares, flipped
+        _columns_loop(tuple(turning), plan.chunks * plan.shares, every)
     else:
-        of_weights = (
-            filters, weights, c, wide, wide // lanes(x.dtype), tile.n, four, strided, flipped,
-        )  # fmt: skip
-        parts = groups * plan.blocks * -(-c // PART)
-        _tiles_loop(tuple(turning), parts, of_weights, chunks, arguments)
+        of_weights = filters, weights, *plan.of_weights
+        _tiles_loop(tuple(turning), plan.parts, of_weights, plan.chunks, arguments)
     return y
 
 
@@ -145,30 +138,27 @@ class Plan(NamedTuple):
     """What `conv` decides by the shapes alone: once for each layer.
 
     Attributes:
-        tile: its lengths.
-        wide: columns of a block.
-        blocks: of columns, in each group.
-        padding: above and to the left of the first tile.
-        cut: rows and columns of the first tiles' results that lie before y.
-        tiles: that cover y.
-        chunk: tiles that a thread takes at a time.
-        together: blocks of columns that meet a chunk's patches before results are written.
+        across: columns of a group, in whole blocks.
+        chunks: of tiles, in all groups.
         shares: into which the columns fall, where threads share those; 0 where they share tiles.
-        rooms: the shapes of transformed weights, patches, products, and edges.
-        zeros: of a block's row.
+        parts: of the weights, which the threads transform before they share the tiles.
+        rooms: for transformed weights, the bias, patches, products, and edges.
+        of_weights: what `weights_part` is told of them.
+        settings: what `_some_tiles` and `_some_columns` are: the code of `strip` and zeros of a
+            block's row; padding above and to the left of the first tile, rows and columns of the
+            first tiles' results that lie before y, and the dilation; the tiles that cover y, those
+            that a thread takes at a time, and the blocks of columns that meet these tiles' patches
+            before results are written; C, K, columns of a block and their halves of vectors; the
+            tile's lengths, whether it has four results a row, and whether it is `STRIDED`.
     """
 
-    tile: Tile
-    wide: int
-    blocks: int
-    padding: Pair
-    cut: Pair
-    tiles: int
-    chunk: int
-    together: int
+    across: int
+    chunks: int
     shares: int
-    rooms: tuple[tuple[int, ...], ...]
-    zeros: np.ndarray
+    parts: int
+    rooms: workspace.Rooms
+    of_weights: tuple[Any, ...]
+    settings: tuple[Any, ...]
 
 
 @lru_cache(maxsize=1024)
@@ -197,9 +187,8 @@ def _plan(
         cut = 1 - padding[0] % 2, 1 - padding[1] % 2
         padding = (1 - padding[0] + cut[0]) // 2, (1 - padding[1] + cut[1]) // 2
     tiles = count_tiles(n, (out[0] + cut[0], out[1] + cut[1]), dilation, tile.results)
-    parts = -(-kernel[0] // 3), -(-kernel[1] // 3)
     # one row of weights more than needed: streams a power of two apart would share a cache set
-    if parts != (1, 1) or (tiles <= FEW_TILES and groups * blocks >= threads):
+    if max(kernel) > 3 or (tiles <= FEW_TILES and groups * blocks >= threads):
         weights = threads, frequencies, min(c, DEPTH) + 1, wide
         chunk = max(1, min(tiles, FEW_TILES))
         if tiles > threads * chunk:
@@ -214,14 +203,21 @@ def _plan(
         large = frequencies * number * deep * chunk > 2 * PATCHES_BYTES
         together = min(blocks, TOGETHER) if large else 1
     room = rows(chunk) + TALL
-    rooms = (
-        weights,
-        (threads, frequencies, room * deep + line),
-        (threads, frequencies, together * (room * wide + line)),
-        (threads, frequencies * max(deep, wide)),
+    rooms = workspace.Rooms(
+        (dtype, weights),
+        (dtype, (groups, blocks * wide)),
+        (dtype, (threads, frequencies, room * deep + line)),
+        (dtype, (threads, frequencies, together * (room * wide + line))),
+        (dtype, (threads, frequencies * max(deep, wide))),
     )
-    zeros = np.zeros(wide, dtype)
-    return Plan(tile, wide, blocks, padding, cut, tiles, chunk, together, shares, rooms, zeros)
+    four, strided = tile.results == 4, None if stride == 1 else True
+    of_weights = c, wide, wide // lanes(dtype), tile.n, four, strided, flipped
+    settings = (
+        strip_code(dtype), np.zeros(wide, dtype), padding, cut, dilation, tiles, chunk, together, c,
+        k, wide, half_vectors(dtype, wide), tuple(tile), four, strided,
+    )  # fmt: skip
+    chunks, parts = groups * -(-tiles // chunk), groups * blocks * -(-c // PART)
+    return Plan(blocks * wide, chunks, shares, parts, rooms, of_weights, settings)
 
 
 def _even(tiles: int, chunk: int, threads: int) -> int:
@@ -282,8 +278,8 @@ def _write_results(  # type: ignore[no-untyped-def]
 
 @serial
 def _some_tiles(  # type: ignore[no-untyped-def]
-    item, code, x, weights, start, zeros, y, patches, products, edges, padding, cut, dilation,
-    tiles, chunk, together, c, k, wide, halves, tile, four, strided, floor, past,
+    item, x, weights, start, y, patches, products, edges, floor, past, code, zeros, padding, cut,
+    dilation, tiles, chunk, together, c, k, wide, halves, tile, four, strided,
 ):  # fmt: skip
     """All columns of a chunk of tiles, with weights that were transformed for all."""
     _, p, q, _ = y.shape
@@ -324,8 +320,8 @@ def _some_tiles(  # type: ignore[no-untyped-def]
 
 @serial
 def _some_columns(  # type: ignore[no-untyped-def]
-    item, code, x, weights, start, zeros, y, patches, products, edges, padding, cut, dilation,
-    tiles, chunk, together, c, k, wide, halves, tile, four, strided, floor, past, by_tap, kernel,
+    item, x, weights, start, y, patches, products, edges, floor, past, code, zeros, padding, cut,
+    dilation, tiles, chunk, together, c, k, wide, halves, tile, four, strided, by_tap, kernel,
     shares, flipped,
 ):  # fmt: skip
     """Some columns of a chunk of tiles: weights are transformed on the way, `DEPTH` channels."""

@@ -11,20 +11,20 @@ is best depends on the channels:
 - **Many**: the sums would not fit. All threads transform some hundred tiles into the last cache,
   and then share the frequencies: a tile of the sums stays in the first cache for all of them.
 
-One loop does both. It goes through a list of jobs, made by the shapes alone; see `Plan`.
+One loop does both. It goes through a list of jobs, made by the shapes alone; see `Work`.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba as nb
 import numpy as np
 
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.jobs import share_out
+from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.parts import add_parts
 from minifcn.kernels.sandwich import Side, sandwich_of, twice
 from minifcn.kernels.taps import Pair
@@ -72,42 +72,83 @@ def weight(
 ) -> np.ndarray:
     """dL/dw by tap (9, C/groups, K) from x (N, H, W, C) and dL/dy = dy (N, P, Q, K)."""
     c, k = x.shape[3] // groups, dy.shape[3] // groups
-    wide, side = columns(x.dtype, k), lanes(x.dtype)
-    whole, line = -(-k // wide) * wide, workspace.LINE // x.itemsize
-    tile, strided = tile_of(m, stride), None if stride == 1 else True
-    frequencies, threads = tile.n**2, nb.get_num_threads()
-    tiles = count_tiles(len(x), dy.shape[1:3], dilation, tile.results)
-    if c * k <= FEW_FILTERS // stride or tiles <= PIECE:
-        plan, owners = _in_shares(tiles, c, whole, groups, frequencies, side, wide), threads
-    else:
-        pair = frequencies * x.itemsize * (whole_vectors(c, x.dtype) + whole)
-        chunk = min(max(MANY_BYTES // pair, 64), 256, max(tiles, 1))
-        plan, owners = _together(tiles, c, whole, groups, frequencies, side, chunk), 1
-    most, across = plan.most, plan.across
-    # the last tile may hang over its channels, in what it reads and in what it adds to; and one
-    # row more: streams a power of two apart would share a cache set
-    patches, gradients, sums, edges = workspace.together(
-        x.dtype,
-        (owners, frequencies, plan.chunk * most + TALL + line),
-        (owners, frequencies, plan.chunk * across + line),
-        (owners, frequencies, (most + TALL + 1) * across),
-        (threads, frequencies * max(most, across)),
-    )
-    by_tap = workspace.empty((plan.parts, 9, c, groups * whole), x.dtype)
-    total = by_tap[0] if plan.parts == 1 else workspace.empty(by_tap.shape[1:], x.dtype)
-    arguments = (
-        strip_code(x.dtype), x, dy, patches, gradients, sums, edges, np.zeros(wide, x.dtype),
-        by_tap, padding, dilation, groups, plan.jobs, plan.channels, plan.filters,
-        len(plan.rounds) == 1, plan.chunk, wide, half_vectors(x.dtype, wide), tuple(tile), m == 4,
-        strided,
+    plan = _plan(
+        len(x), dy.shape[1:3], c, k, padding, dilation, groups, m, stride, x.dtype,
+        threads(),
     )  # fmt: skip
+    by_tap = workspace.empty((plan.parts, 9, c, groups * plan.across), x.dtype)
+    total = by_tap[0] if plan.parts == 1 else workspace.empty(by_tap.shape[1:], x.dtype)
+    arguments = x, dy, by_tap, *plan.rooms.arrays(), *plan.settings
     _weight_loop(plan.rounds, arguments, by_tap.reshape(-1), plan.parts, total.reshape(-1))
-    if k == whole:
+    if k == plan.across:
         return total
-    return total.reshape(9, c, groups, whole)[:, :, :, :k].reshape(9, c, groups * k)
+    return total.reshape(9, c, groups, plan.across)[:, :, :, :k].reshape(9, c, groups * k)
 
 
 class Plan(NamedTuple):
+    """What `weight` decides by the shapes alone: once for each layer.
+
+    Attributes:
+        across: K filled up to whole blocks.
+        parts: into which all tiles fall; each gives a gradient, and they are added up in the end.
+        rounds: how the jobs follow one another: those of a round at the same time, (rounds, 2).
+        rooms: for patches, gradients, sums, and edges.
+        settings: what `_weight_job` is told: padding, dilation and groups; the jobs, the channels
+            and the filters of `Work`, whether one round is all, and its chunk; zeros of a block's
+            row, its columns and their halves of vectors; the code of `strip`; the tile's lengths,
+            whether it has four results a row, and whether it is `STRIDED`.
+    """
+
+    across: int
+    parts: int
+    rounds: np.ndarray
+    rooms: workspace.Rooms
+    settings: tuple[Any, ...]
+
+
+@lru_cache(maxsize=256)  # some are long
+def _plan(
+    n: int,
+    out: Pair,
+    c: int,
+    k: int,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    m: int,
+    stride: int,
+    dtype: Any,
+    threads: int,
+) -> Plan:
+    wide, side, number = columns(dtype, k), lanes(dtype), np.dtype(dtype).itemsize
+    whole, line = -(-k // wide) * wide, workspace.LINE // number
+    tile = tile_of(m, stride)
+    frequencies = tile.n**2
+    tiles = count_tiles(n, out, dilation, tile.results)
+    if c * k <= FEW_FILTERS // stride or tiles <= PIECE:
+        work, owners = _in_shares(tiles, c, whole, groups, frequencies, side, wide), threads
+    else:
+        pair = frequencies * number * (whole_vectors(c, dtype) + whole)
+        chunk = min(max(MANY_BYTES // pair, 64), 256, max(tiles, 1))
+        work, owners = _together(tiles, c, whole, groups, frequencies, side, chunk), 1
+    most, across = work.most, work.across
+    # the last tile may hang over its channels, in what it reads and in what it adds to; and one
+    # row more: streams a power of two apart would share a cache set
+    rooms = workspace.Rooms(
+        (dtype, (owners, frequencies, work.chunk * most + TALL + line)),
+        (dtype, (owners, frequencies, work.chunk * across + line)),
+        (dtype, (owners, frequencies, (most + TALL + 1) * across)),
+        (dtype, (threads, frequencies * max(most, across))),
+    )
+    settings = (
+        padding, dilation, groups, work.jobs, work.channels, work.filters, len(work.rounds) == 1,
+        work.chunk, np.zeros(wide, dtype), wide, half_vectors(dtype, wide), strip_code(dtype),
+        tuple(tile), m == 4, None if stride == 1 else True,
+    )  # fmt: skip
+    return Plan(whole, work.parts, work.rounds, rooms, settings)
+
+
+class Work(NamedTuple):
     """Who does what.
 
     Attributes:
@@ -135,23 +176,22 @@ class Plan(NamedTuple):
     parts: int
 
 
-def _plan(
+def _work(
     jobs: list[tuple[int, ...]],
     rounds: list[Pair],
     channels: list[Pair],
     filters: list[Pair],
     chunk: int,
     parts: int,
-) -> Plan:
+) -> Work:
     most, across = (max(count for _, count in shares) for shares in (channels, filters))
     tables = (np.array(table, np.int64) for table in (jobs, rounds, channels, filters))
-    return Plan(*tables, most, across, chunk, parts)
+    return Work(*tables, most, across, chunk, parts)
 
 
-@lru_cache(maxsize=256)
 def _in_shares(
     tiles: int, c: int, whole: int, groups: int, frequencies: int, side: int, wide: int
-) -> Plan:
+) -> Work:
     """Each job is a share of the channels, of one part of the tiles, from beginning to end."""
     channels, filters = _shares(-(-c // side) * side, side), _shares(whole, wide)
     # so many parts that there is work for many threads
@@ -165,13 +205,12 @@ def _in_shares(
         for i, (first, own) in enumerate(channels)
         for j in range(len(filters))
     ]  # fmt: skip
-    return _plan(jobs, [(0, len(jobs))], channels, filters, PIECE, parts)
+    return _work(jobs, [(0, len(jobs))], channels, filters, PIECE, parts)
 
 
-@lru_cache(maxsize=16)  # they are long
 def _together(
     tiles: int, c: int, whole: int, groups: int, frequencies: int, side: int, chunk: int
-) -> Plan:
+) -> Work:
     """Rounds: all threads transform a chunk, then all multiply it, … then all make the gradient."""
     channels = [(0, -(-c // side) * side)]
     jobs: list[tuple[int, ...]] = []
@@ -195,7 +234,7 @@ def _together(
             ])  # fmt: skip
         made = [(*nothing, *nothing, *nothing, *some) for some in _pieces(c)]
         a_round(group, 0, 0, made)
-    return _plan(jobs, rounds, channels, [(0, whole)], chunk, 1)
+    return _work(jobs, rounds, channels, [(0, whole)], chunk, 1)
 
 
 def _shares(channels: int, least: int) -> list[Pair]:
@@ -247,8 +286,8 @@ def _both_transformed(  # type: ignore[no-untyped-def]
 
 @serial
 def _weight_job(  # type: ignore[no-untyped-def]
-    number, first_job, code, x, dy, patches, gradients, sums, edges, zeros, by_tap, padding,
-    dilation, groups, jobs, all_channels, all_filters, complete, chunk, wide, halves, tile, four,
+    number, first_job, x, dy, by_tap, patches, gradients, sums, edges, padding, dilation, groups,
+    jobs, all_channels, all_filters, complete, chunk, zeros, wide, halves, code, tile, four,
     strided,
 ):  # fmt: skip
     c, k, n = x.shape[3] // groups, dy.shape[3] // groups, tile[0]

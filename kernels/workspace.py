@@ -1,4 +1,4 @@
-"""Memory for results, used again: a fresh page costs more than the arithmetic on it.
+"""Memory for results and for kernels, used again: a fresh page costs more than to compute it.
 
 The system hands out memory in pages of 4 KiB and clears each on first touch, which takes about as
 long as a kernel takes to fill it. A training step asks for the same sizes again and again; so when
@@ -8,6 +8,8 @@ The memory comes from the system in large regions, of which only what is used is
 array gets the first place that holds it, by address in the oldest region, and a place that comes
 back joins free neighbours. So what one large activation leaves serves several small ones after it,
 and the highest address in use stays low.
+
+What a kernel needs while it runs alone, its `Rooms`, each thread has in a memory of its own.
 
 Source: Knuth, "The Art of Computer Programming", vol. 1, section 2.5, "Dynamic storage allocation".
 """
@@ -19,11 +21,9 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count
 from math import prod
-from operator import attrgetter
-from threading import Lock
+from threading import Lock, local
 from typing import Any
 
 import numpy as np
@@ -34,40 +34,31 @@ SMALL = 1 << 16  # bytes; below this the system's own allocator reuses memory we
 BYTE = np.dtype(np.uint8)
 LINE = 64  # bytes of a cache line, and of the longest vector
 REGION = 1 << 28  # bytes asked of the system at a time
+OWN = 1 << 23  # bytes that a thread keeps for the rooms of kernels, …
+MADE = 1 << 12  # … and how many plans' rooms it remembers
 KEPT = 1 << 31  # bytes; whole regions beyond go back to the system, at the next request
+
+Place = tuple[int, int]
 
 #: fill new arrays with NaN: a test that a kernel writes every element sets this
 poisoned = False
 
 
-class Region:
-    """Bytes that the system gave in one piece.
-
-    Its ``address`` is not the system's but counts: older regions come first, and none ends where
-    another begins.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.address = next(_addresses)
-        memory = np.empty(size + LINE, np.uint8)
-        # from the start of a cache line on, so that no vector lies across two of them
-        start = -memory.ctypes.data % LINE
-        self.memory, self.size = memory[start : start + size].view(Lease), size
+def _aligned(size: int) -> np.ndarray:
+    """``size`` bytes from the start of a cache line on, so that no vector lies across two."""
+    memory = np.empty(size + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + size]
 
 
-@dataclass(slots=True, eq=False)
-class Place:
-    """``size`` bytes of a region from an address on."""
-
-    region: Region
-    address: int
-    size: int
-
-
-_addresses = count(step=1 << 48)
-_free: list[Place] = []  # by address; no two touch
+# An address counts bytes, from number · 2^BITS on in each region: older regions come first, and
+# none ends where another begins.
+BITS = 48
+_regions: dict[int, Lease] = {}  # by number, the bytes that the system gave in one piece
+_numbers = count()
+_starts: list[int] = []  # the addresses of free places, ascending; no two touch
+_sizes: list[int] = []  # bytes of each
 _returned: deque[Place] = deque()  # by arrays that died, which may be at any time, in any thread
-_address = attrgetter("address")
 _lock = Lock()
 
 
@@ -75,10 +66,10 @@ class Lease(np.ndarray):
     """The bytes of a place, which all arrays made of it refer to; when it dies, the place is free.
 
     NumPy lets a view refer past its base to the base's base, if that is a plain array. So a
-    region's memory is of this class too, with no place, and no plain array refers past a lease.
+    region is of this class too, with no place, and no plain array refers past a lease.
     """
 
-    place: Place | None = None
+    place: Place | None = None  # address and bytes
 
     def __del__(self) -> None:
         if self.place is not None:
@@ -98,16 +89,63 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return array
 
 
-def together(dtype: Any, *shapes: tuple[int, ...]) -> list[np.ndarray]:
-    """Several uninitialised arrays in one memory, each some whole cache lines after the first.
+class Rooms:
+    """Arrays for a kernel's own use while it runs, the same ones at every call.
 
-    For a kernel's own rooms: to find one place takes Python less time than to find four.
+    A kernel's plan says once of which dtypes and shapes, and `arrays` gives them, uninitialised and
+    side by side in one memory that the calling thread keeps for all kernels: a call then costs no
+    search for a place. (More than `OWN` bytes are looked for as those of `empty` are.) Each begins
+    with a cache line, and so does each thread's part if it is of `whole_lines`: two threads that
+    write to one line take it from each other every time.
     """
-    kind, ends = np.dtype(dtype), [0]
-    for shape in shapes:
-        ends.append(ends[-1] + -(-prod(shape) * kind.itemsize // LINE) * LINE)
-    memory = empty((ends[-1] // kind.itemsize,), kind)
-    return [np.ndarray(shape, kind, memory, start) for shape, start in zip(shapes, ends)]
+
+    def __init__(self, *wanted: tuple[Any, tuple[int, ...]]) -> None:
+        self.wanted = [(np.dtype(dtype), shape) for dtype, shape in wanted]
+        self._ends = [0]
+        for kind, shape in self.wanted:
+            self._ends.append(self._ends[-1] + -(-prod(shape) * kind.itemsize // LINE) * LINE)
+        self.size = self._ends[-1]
+
+    def arrays(self) -> list[np.ndarray]:
+        """The arrays; of one thread, the kernel that asks next is given the same memory."""
+        if self.size > OWN:
+            arrays = self._made(_lease(-(-self.size // SMALL) * SMALL))
+        else:
+            made = _own.made
+            arrays = made.get(self)
+            if arrays is None:
+                if len(made) >= MADE:
+                    made.clear()
+                arrays = made[self] = self._made(_own.memory)
+        if poisoned:
+            for array in arrays:
+                if array.dtype.kind == "f":
+                    array.fill(np.nan)
+        return arrays
+
+    def _made(self, memory: np.ndarray) -> list[np.ndarray]:
+        places = zip(self.wanted, self._ends)
+        return [np.ndarray(shape, kind, memory, start) for (kind, shape), start in places]
+
+
+class _Own(local):
+    """A thread's memory for rooms, and the arrays that were made of it.
+
+    Of the memory, only what is used is ever touched; it ends with the thread.
+    """
+
+    def __init__(self) -> None:
+        self.memory = _aligned(OWN)
+        self.made: dict[Rooms, list[np.ndarray]] = {}
+
+
+_own = _Own()
+
+
+def whole_lines(count: int, dtype: Any) -> int:
+    """The fewest elements, ``count`` or more, that fill whole cache lines."""
+    line = LINE // np.dtype(dtype).itemsize
+    return -(-count // line) * line
 
 
 def copy(array: np.ndarray, dtype: Any = None) -> np.ndarray:
@@ -124,78 +162,93 @@ def copy(array: np.ndarray, dtype: Any = None) -> np.ndarray:
     return new
 
 
+def free_bytes() -> int:
+    """How many bytes of the regions no array holds."""
+    return sum(_sizes) + sum(size for _, size in _returned)
+
+
 def clear() -> None:
     """Give all regions in which no array lies back to the system."""
     with _lock:
         _take_back()
-        _free[:] = [place for place in _free if place.size < place.region.size]
+        _give_back(0)
 
 
 @contextmanager
 def apart() -> Iterator[None]:
     """Inside the block arrays lie in regions of its own, as in a process that has just begun."""
-    global _free, _returned
-    before, _free, _returned = (_free, _returned), [], deque()
+    global _starts, _sizes, _returned
+    before, others = (_starts, _sizes, _returned), set(_regions)
+    _starts, _sizes, _returned = [], [], deque()
     try:
         yield
     finally:
-        _free, _returned = before
+        with _lock:
+            _take_back()
+            for number in set(_regions) - others:
+                del _regions[number]
+            outer = [place for place in zip(_starts, _sizes) if place[0] >> BITS in others]
+            _starts, _sizes, _returned = before
+            _returned.extend(outer)
 
 
 def _lease(size: int) -> Lease:
     with _lock:
         if _returned:
             _take_back()
-        for number, place in enumerate(_free):  # noqa: B007
-            if place.size >= size:
+        number = 0
+        for room in _sizes:
+            if room >= size:
                 break
+            number += 1
         else:
-            region = Region(max(size, REGION))
-            number = _insert(Place(region, region.address, region.size))
-            place = _free[number]
-        if place.size == size:
-            del _free[number]
+            room = max(size, REGION)
+            region = next(_numbers)
+            _regions[region] = _aligned(room).view(Lease)
+            _starts.append(region << BITS)
+            _sizes.append(room)
+        address = _starts[number]
+        if room == size:
+            del _starts[number], _sizes[number]
         else:
-            place, rest = Place(place.region, place.address, size), place
-            rest.address += size
-            rest.size -= size
-    region = place.region
-    lease = Lease((size,), BYTE, region.memory, place.address - region.address)
-    lease.place = place
+            _starts[number], _sizes[number] = address + size, room - size
+        start = address & (1 << BITS) - 1
+        lease = _regions[address >> BITS][start : start + size]
+    lease.place = address, size
     return lease
 
 
 def _take_back() -> None:
-    """Free the places of the arrays that have died."""
+    """Free the places of the arrays that have died, each joined with those that it touches."""
     whole = False
     while _returned:
-        place = _free[_insert(_returned.popleft())]
-        whole = whole or place.size == place.region.size
-    if not whole:
-        return
-    excess = sum(place.size for place in _free) - KEPT
-    if excess > 0:
-        for place in [place for place in _free if place.size == place.region.size]:
-            if excess > 0:
-                _free.remove(place)
-                excess -= place.size
+        address, size = _returned.popleft()
+        if address >> BITS not in _regions:
+            continue  # it ends with its last array: `apart` is over
+        number = bisect_left(_starts, address)
+        if number < len(_starts) and address + size == _starts[number]:
+            size += _sizes[number]  # the one that lies there grows towards the front
+            _starts[number], _sizes[number] = address, size
+        else:
+            _starts.insert(number, address)
+            _sizes.insert(number, size)
+        if number > 0 and _starts[number - 1] + _sizes[number - 1] == address:
+            size += _sizes[number - 1]
+            _sizes[number - 1] = size
+            del _starts[number], _sizes[number]
+        whole = whole or size >= REGION
+    if whole and sum(_sizes) > KEPT:
+        _give_back(KEPT)
 
 
-def _insert(place: Place) -> int:
-    """Add a free place, joined with those that it touches; give its number."""
-    address, size = place.address, place.size
-    number = bisect_left(_free, address, key=_address)
-    if number < len(_free) and address + size == _free[number].address:
-        after = _free[number]  # the one that lies there grows towards the front
-        after.address, after.size = address, size + after.size
-    else:
-        _free.insert(number, place)
-    if number > 0:
-        before = _free[number - 1]
-        if before.address + before.size == address:
-            before.size += _free.pop(number).size
-            return number - 1
-    return number
+def _give_back(kept: int) -> None:
+    """Give regions in which no array lies back to the system, while more than ``kept`` is free."""
+    excess, places = sum(_sizes) - kept, list(zip(_starts, _sizes))
+    for address, size in places:
+        if excess > 0 and size == len(_regions[address >> BITS]):
+            number = _starts.index(address)
+            del _starts[number], _sizes[number], _regions[address >> BITS]
+            excess -= size
 
 
 def _unlock() -> None:

@@ -64,7 +64,7 @@ def main(plant):
     rng = np.random.default_rng(0)
     for at_end in (True, False):
         workspace.empty = lambda shape, dtype, at_end=at_end: guarded(shape, dtype, at_end)
-        workspace.together = lambda dtype, *shapes: [workspace.empty(s, dtype) for s in shapes]
+        workspace.Rooms.arrays = lambda rooms: [workspace.empty(s, d) for d, s in rooms.wanted]
         for c, k, *rest in layers(rng):
             kernel, stride, padding, size = (tuple(a.tolist()) for a in rest)
             axes = zip(size, kernel, stride, padding, strict=True)

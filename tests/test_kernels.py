@@ -2,13 +2,27 @@
 
 import gc
 import tracemalloc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
 
+import numba
 import numpy as np
 import pytest
 
 import minifcn as mf
-from minifcn.kernels import im2col, im2col_weight, lines, stream, tile, winograd, workspace
+from minifcn import kernels
+from minifcn.kernels import (
+    channel_sums,
+    im2col,
+    im2col_weight,
+    jobs,
+    lines,
+    stream,
+    tile,
+    winograd,
+    workspace,
+)
 from minifcn.kernels.tile import narrow_columns, rows
 from minifcn.kernels.vector import lanes
 from tests.convolutions import on_one_thread
@@ -282,29 +296,96 @@ def test_what_may_be_written_past_the_caches(monkeypatch):
     assert not stream.past_caches(large, vector // 2)  # two groups of half a vector each
 
 
+@pytest.mark.parametrize("c, k", [(8, 5), (512, 21), (300, 70)])
+@pytest.mark.parametrize("kernel", [1, 2])
+def test_weights_are_packed_anew_at_each_call(c, k, kernel):
+    """Few each thread packs for itself: what another call left in the same place is not taken."""
+    rng, one = np.random.default_rng(0), (1, 1)
+    x = rng.standard_normal((3, 9, 9, c), dtype=np.float32)
+    for _ in range(3):
+        w = rng.standard_normal((k, c, kernel, kernel), dtype=np.float32)
+        out = 10 - kernel, 10 - kernel
+        y = kernels.conv2d(x, w, None, one, (0, 0), one, 1, out)
+        windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))
+        wanted = np.einsum("npqcrs,kcrs->npqk", windows.astype(float), w.astype(float))
+        assert np.abs(y - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("c", [5, 16, 48])
+@pytest.mark.parametrize("m", [1, 255, 257, 4 * 64 * 256 + 77])
+def test_sums_of_many_rows(m, c):
+    """In blocks of more rows where there are many; both kinds, whole vectors and not."""
+    rng = np.random.default_rng(0)
+    a, y = rng.standard_normal((2, m, c), dtype=np.float32)
+    wanted, gated = a.sum(axis=0, dtype=float), np.where(y > 0, a, 0).astype(float)
+    error = np.abs(channel_sums._sums(channel_sums.PLAIN, a, None, None) - wanted).max()
+    g, sums = kernels.relu_backward_sum(a, y)
+    assert (g == gated).all()
+    assert max(error, np.abs(sums - gated.sum(axis=0)).max()) <= 1e-6 * m**0.5 + 1e-6
+
+
+@pytest.mark.parametrize("name", ["im2col", "direct", "winograd4"])
+@pytest.mark.parametrize("step", [2, -1])
+def test_a_bias_may_have_gaps(name, step):
+    rng, one = np.random.default_rng(0), (1, 1)
+    x = rng.standard_normal((2, 5, 5, 16), dtype=np.float32)
+    w = rng.standard_normal((20, 16, 3, 3), dtype=np.float32)
+    bias = np.arange(40, dtype=np.float32)[::step][:20]
+    with mf.conv_algorithm(name):
+        given = x, w, bias, one, one, one, 1, (5, 5)
+        plain = kernels.conv2d(*given[:2], None, *given[3:])
+        assert np.abs(kernels.conv2d(*given) - plain - bias).max() < 1e-4
+        back = rng.standard_normal((2, 5, 5, 20), dtype=np.float32), w, bias[:16], *given[3:]
+        plain = kernels.conv_transpose2d(*back[:2], None, *back[3:])
+        assert np.abs(kernels.conv_transpose2d(*back) - plain - bias[:16]).max() < 1e-4
+
+
+def test_jobs_know_how_many_threads_there_are():
+    many = numba.get_num_threads()
+    assert jobs.threads() == many
+    numba.set_num_threads(1)
+    try:
+        assert jobs.threads() == 1
+    finally:
+        numba.set_num_threads(many)
+
+
 def test_memory_starts_at_a_cache_line():
     arrays = [workspace.empty((size,), np.uint8) for size in (65536, 65537, 99_991, 1 << 20)]
     assert all(array.ctypes.data % 64 == 0 for array in arrays)
 
 
-def test_arrays_of_one_piece_do_not_touch(monkeypatch):
-    """All live as long as the last of them; from `SMALL` on each begins with a cache line."""
+def test_rooms_do_not_touch_and_begin_with_a_cache_line(monkeypatch):
+    """Small ones lie in the thread's own memory, large ones where other arrays lie."""
     shapes = [(3, 5), (1,), (0, 7), (70_001,), (2, 2, 2)]
-    for some in (shapes, shapes[:2]):
-        arrays = workspace.together(np.float32, *some)
-        assert [array.shape for array in arrays] == some
-        assert all(array.ctypes.data % 64 == 0 for array in arrays if array.nbytes > 1 << 16)
+    for some in (shapes, shapes[:2], [*shapes, (workspace.OWN // 4,)]):
+        rooms = workspace.Rooms(*((np.float32, shape) for shape in some), (np.int64, (9,)))
+        arrays = rooms.arrays()
+        assert [array.shape for array in arrays] == [*some, (9,)]
+        assert arrays[-1].dtype == np.int64
+        assert all(array.ctypes.data % 64 == 0 for array in arrays)
         for number, array in enumerate(arrays):
             array.fill(number)
         assert all((array == number).all() for number, array in enumerate(arrays))
-        last = arrays.pop()
-        del arrays, array
-        others = workspace.together(np.float32, *some)
-        for array in others:
-            array.fill(-1)
-        assert (last == len(some) - 1).all()
-    monkeypatch.setattr(workspace, "poisoned", True)
-    assert all(np.isnan(array).all() for array in workspace.together(np.float32, *shapes))
+        monkeypatch.setattr(workspace, "poisoned", True)
+        assert all(np.isnan(array).all() for array in rooms.arrays()[:-1])
+        monkeypatch.setattr(workspace, "poisoned", False)
+
+
+def test_each_thread_has_rooms_of_its_own():
+    """One plan serves all threads, also while another holds its rooms."""
+    rooms = workspace.Rooms((np.float32, (4, 100)))
+    (ours,) = rooms.arrays()
+    ours.fill(1)
+    with ThreadPoolExecutor(1) as pool:
+        (theirs,) = pool.submit(rooms.arrays).result()
+        theirs.fill(2)
+    assert (ours == 1).all()
+    (again,) = rooms.arrays()
+    assert again.ctypes.data == ours.ctypes.data
+    large = workspace.Rooms((np.uint8, (workspace.OWN + 1,)))
+    first, second = large.arrays()[0], large.arrays()[0]
+    assert not np.may_share_memory(first, second)
 
 
 @pytest.fixture
@@ -312,7 +393,8 @@ def fresh(monkeypatch):
     """A workspace that keeps nothing yet, whatever other tests still hold of it."""
     gc.collect()  # what dies during the test would come back into this one
     workspace.clear()
-    monkeypatch.setattr(workspace, "_free", [])
+    monkeypatch.setattr(workspace, "_starts", [])
+    monkeypatch.setattr(workspace, "_sizes", [])
     return monkeypatch
 
 
@@ -322,7 +404,8 @@ def peak(call):
     `fresh`, and with regions as large as what is asked for: other memory would not be seen.
     """
     workspace.clear()
-    workspace._free.clear()
+    workspace._starts.clear()
+    workspace._sizes.clear()
     tracemalloc.start()
     try:
         result = call()
@@ -417,11 +500,35 @@ def test_arrays_never_share_a_byte(fresh):
         assert (array == number % 251).all()
 
 
+def test_what_outlives_a_workspace_apart_leaves_nothing_behind(fresh):
+    regions = set(workspace._regions)
+    outer = workspace.empty((1 << 20,), np.uint8)
+    with workspace.apart():
+        inner = workspace.empty((1 << 20,), np.uint8)
+        del outer  # its place belongs to the workspace outside
+    inner.fill(1)
+    del inner
+    workspace.clear()
+    assert set(workspace._regions) == regions and not workspace.free_bytes()
+    assert (workspace.empty((1 << 20,), np.uint8).size, workspace.free_bytes() > 0) == (
+        1 << 20,
+        True,
+    )
+
+
+def test_a_threads_rooms_end_with_it():
+    rooms = workspace.Rooms((np.float32, (100,)))
+    with ThreadPoolExecutor(1) as pool:
+        seen = pool.submit(lambda: weakref.ref(rooms.arrays()[0].base)).result()
+    gc.collect()
+    assert seen() is None
+
+
 def test_whole_regions_beyond_what_is_kept_go_back(fresh):
     fresh.setattr(workspace, "REGION", 1 << 20)
     fresh.setattr(workspace, "KEPT", 4 << 20)
     arrays = [workspace.empty((1 << 20,), np.uint8) for _ in range(9)]
-    assert not workspace._free
+    assert not workspace.free_bytes()
     del arrays
     last = workspace.empty((1 << 16,), np.uint8)
-    assert sum(place.size for place in workspace._free) + last.size == 4 << 20
+    assert workspace.free_bytes() + last.size == 4 << 20

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from minifcn import kernels
-from minifcn.kernels import lines
+from minifcn.kernels import lines, tile
 from minifcn.kernels.taps import convolution, transposed
 from tests import naive
 from tests.convolutions import by_elements, random
@@ -132,6 +132,38 @@ def test_not_a_number_and_infinity_reach_the_results_that_see_them():
     seen[4:7, 6:9] = seen[11:14, 1:4] = True
     assert (~np.isfinite(y).any(axis=-1))[0].tolist() == seen.tolist()
     assert (~np.isfinite(y).all(axis=-1))[0].tolist() == seen.tolist()
+
+
+def test_of_rows_that_lie_in_one_line_none_sees_another():
+    """13 results a row end amid a tile: rows of both pictures are computed together."""
+    x, w, b, _ = random(5, (2, 9, 13, 3), (9, 3, 21), (21,), (1,))
+    taps = convolution((3, 3), (1, 1), (1, 1), (1, 1), (9, 13))
+    (window,) = lines.windows(taps)
+    assert lines._group(13, window, (1, 1)).rows > 1
+    plain = lines.along_taps(x, w, b, taps, (9, 13))
+    for image, row, column in ((0, 8, 12), (1, 0, 0), (1, 4, 6)):
+        one = x.copy()
+        one[image, row, column, 1] = np.nan
+        y = lines.along_taps(one, w, b, taps, (9, 13))
+        seen = np.zeros((2, 9, 13), bool)
+        seen[image, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = True
+        assert (np.isnan(y).any(axis=3) == seen).all()
+        assert (y[~seen] == plain[~seen]).all()
+
+
+@pytest.mark.parametrize("wide, step", [(1, 1), (2, 1), (4, 2), (3, 3), (1, 4)])
+@pytest.mark.parametrize("width", [1, 5, 12, 13, 14, 15, 28, 41])
+def test_as_many_rows_together_as_leave_least_in_vain(width, wide, step):
+    group = lines._group(width, lines.Window(0, 0, 1, wide, 1), (1, step))
+    assert group.apart * step >= (width - 1) * step + wide > (group.apart - 1) * step
+    needed = (group.rows - 1) * group.apart + width
+    assert group.computed == tile.rows(needed) >= needed
+    alone = tile.rows(width) / width
+    if alone <= lines.IN_VAIN:
+        assert group.rows == 1
+    for rows in range(1, lines.TOGETHER + 1):
+        others = tile.rows((rows - 1) * group.apart + width) / (rows * width)
+        assert alone <= lines.IN_VAIN or others >= group.computed / (group.rows * width)
 
 
 def test_taps_that_are_no_rows_of_neighbours_are_told():

@@ -5,9 +5,10 @@ optimiser, but every compiled kernel is replaced by one that does nothing. So ev
 for and given back as it would be, and the memory behind it, never touched, costs nothing: the
 system gives a page when somebody first writes to it.
 
-Two kinds of memory are counted. Activations and gradients lie in `kernels.workspace`, whose regions
-are used from below; so the highest address that was ever handed out says how much of a region a
-real step touches. Everything else that NumPy allocates is reported by Python's `tracemalloc`.
+Three kinds of memory are counted. Activations and gradients lie in `kernels.workspace`, whose
+regions are used from below; so the highest address that was ever handed out says how much of a
+region a real step touches. Kernels have rooms of their own while they run, one after the other in
+one memory. Everything else that NumPy allocates is reported by Python's `tracemalloc`.
 """
 
 from __future__ import annotations
@@ -49,23 +50,25 @@ class Watch:
         self.names = {id(m): name or type(m).__name__ for name, m in model.named_modules()}
         self.owners = {id(p): n.rpartition(".")[0] for n, p in model.named_parameters()}
         self.moments: list[Moment] = []
-        self.held = self.highest = self.touched = 0
+        self.held = self.highest = self.touched = self.own = 0
         self._regions: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._within: list[str] = []  # the modules whose forward runs
         self._of: dict[int, Moment] = {}  # by the operation
         self._going_back: Moment | None = None
         self._begun = tracemalloc.get_traced_memory()[0]
 
-    def sample(self) -> None:
-        """Take what is held now, and the most since the last time."""
+    def sample(self, rooms: int = 0) -> None:
+        """Take what is held now, with ``rooms`` bytes of a kernel's, and the most till now."""
         now, most = (n - self._begun for n in tracemalloc.get_traced_memory())
         tracemalloc.reset_peak()
         alive = [(r, end) for ref, end in self._regions.values() if (r := ref()) is not None]
-        size = sum(region.size for region, _ in alive)
-        free = sum(place.size for place in [*workspace._free, *workspace._returned])
+        size = sum(len(region) for region, _ in alive)
+        free = workspace.free_bytes()
         self.held = now - free
+        self.own, most = max(self.own, rooms), most + rooms
         self.highest = max(self.highest, most - free)
-        self.touched = max(self.touched, sum(end for _, end in alive) + most - size)
+        beyond = self.own - rooms + most - size  # beyond the regions
+        self.touched = max(self.touched, sum(end for _, end in alive) + beyond)
         if self._going_back is not None:
             self._going_back.backward = max(self._going_back.backward, most - free)
 
@@ -73,12 +76,19 @@ class Watch:
         """Memory of the workspace."""
         self.sample()
         array = real(size)
-        region, end = array.place.region, array.place.address + size - array.place.region.address
-        before = self._regions.get(region.address, (None, 0))[1]
-        self._regions[region.address] = weakref.ref(region), max(before, end)
+        (address, _), region = array.place, array.base
+        number, start = divmod(address, 1 << workspace.BITS)
+        before = self._regions.get(number, (None, 0))[1]
+        self._regions[number] = weakref.ref(region), max(before, start + size)
         tracemalloc.reset_peak()
         self.sample()
         return array
+
+    def rooms(self, real: Callable[..., Any], rooms: workspace.Rooms) -> Any:
+        """A kernel's rooms in the thread's own memory, which no region and no allocation shows."""
+        if rooms.size <= workspace.OWN:
+            self.sample(rooms.size)
+        return real(rooms)
 
     def module(self, real: Callable[..., Any], module: nn.Module, *inputs: Any) -> Any:
         """A module's call."""
@@ -147,8 +157,10 @@ def dry_run(model: nn.Module, step: Callable[[], None]) -> Watch:
 def _watched(watch: Watch) -> Iterator[None]:
     lease, call, operate = workspace._lease, nn.Module.__call__, Function.__call__
     remember, joined = Function.remembered, nn.MaxPool2d.forward_relu
+    lend = workspace.Rooms.arrays
     with (
         patch.object(workspace, "_lease", lambda size: watch.lease(lease, size)),
+        patch.object(workspace.Rooms, "arrays", lambda rooms: watch.rooms(lend, rooms)),
         patch.object(nn.Module, "__call__", lambda m, *x: watch.module(call, m, *x)),
         # the one layer that joins a ReLU and has no parameters to be known by
         patch.object(nn.MaxPool2d, "forward_relu", lambda m, *x: watch.module(joined, m, *x)),
