@@ -16,7 +16,14 @@ from pathlib import Path
 import numba as nb
 import numpy as np
 
-from minifcn.kernels import depthwise, direct, im2col_weight, lines, optimizer, winograd_weight
+from minifcn.kernels import (
+    depthwise,
+    direct,
+    im2col_weight,
+    lines_weight,
+    optimizer,
+    winograd_weight,
+)
 from minifcn.kernels.cross_entropy import cross_entropy
 from minifcn.kernels.taps import convolution, transposed
 
@@ -73,7 +80,7 @@ def compile_late_kernels() -> None:
     cross_entropy(x.reshape(-1, 16), np.zeros(64, np.int64), np.ones((1, 16), np.float32), -100)
     depthwise.weight_along_taps(x, x, taps)
     im2col_weight.weight_along_taps(x, x, taps, 1)
-    lines.weight_along_taps(x, x, taps, bias=True)
+    lines_weight.weight_along_taps(x, x, taps, bias=True)
     winograd_weight.weight(x, x, one, one, 1, 4)
     row = np.ones(optimizer.BLOCK + 1, np.float32)
     optimizer.sgd(row, row.copy(), row.copy(), 1, 0, 0, 0, False)  # most nets' first

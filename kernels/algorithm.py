@@ -53,6 +53,7 @@ FEW_TILES = 64
 _forced: str | None = None
 
 
+@lru_cache(maxsize=4096)  # a net asks for the same few at every step
 def choose(
     kind: str,
     c: int,
@@ -80,23 +81,6 @@ def choose(
         batch: pictures at once.
         dtype: of all arrays. float64 is for proofs, so Winograd's rounding stays out of it.
     """
-    return _choice(_forced, kind, c, k, kernel, stride, dilation, groups, out, batch, dtype)
-
-
-@lru_cache(maxsize=4096)  # a net asks for the same few at every step
-def _choice(
-    forced: str | None,
-    kind: str,
-    c: int,
-    k: int,
-    kernel: Pair,
-    stride: Pair,
-    dilation: Pair,
-    groups: int,
-    out: Pair,
-    batch: int,
-    dtype: Any,
-) -> str:
     if groups == c == k and groups > 1:
         return "depthwise"
     plain = stride == (1, 1) and groups == 1
@@ -109,8 +93,8 @@ def _choice(
         "winograd2": three and (stride == (1, 1) or halves) or by_parts,
         "winograd4": three and stride == (1, 1) or by_parts,
     }
-    if forced is not None and served[forced]:
-        return forced
+    if _forced is not None and served[_forced]:
+        return _forced
     weights, pixels = kernel[0] * kernel[1] * c * k, batch * out[0] * out[1]
     read_once = plain and kind != "weight" and weights >= MANY_WEIGHTS and pixels <= FEW_PIXELS
     if plain and kernel == (1, 1):
@@ -179,6 +163,7 @@ class conv_algorithm:
             )
         self._before = _forced
         _forced = name
+        choose.cache_clear()
 
     def __enter__(self) -> conv_algorithm:
         return self
@@ -186,3 +171,4 @@ class conv_algorithm:
     def __exit__(self, *failure: object) -> None:
         global _forced
         _forced = self._before
+        choose.cache_clear()

@@ -27,6 +27,7 @@ from minifcn.kernels import (
     im2col,
     im2col_weight,
     lines,
+    lines_weight,
     narrow_weight,
     winograd,
     winograd_weight,
@@ -159,7 +160,7 @@ def conv2d_weight(
             elif dy.size and narrow_weight.serves(taps, c, k, groups, x.dtype):
                 by_tap, db = narrow_weight.weight(x, dy, bias)
             elif lines.serve(taps, c, groups) and dy.size:
-                by_tap, db = lines.weight_along_taps(x, dy, taps, bias)
+                by_tap, db = lines_weight.weight_along_taps(x, dy, taps, bias)
             else:
                 by_tap, db = im2col_weight.weight_along_taps(x, dy, taps, groups, bias)
     if bias and db is None:

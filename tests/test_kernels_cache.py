@@ -64,7 +64,7 @@ def test_the_kernels_that_a_step_meets_late_are_compiled_ahead(tmp_path):
         "depthwise._row_loop",
         "depthwise._weight_loop",
         "im2col_weight._weight_loop",
-        "lines._weight_loop",
+        "lines_weight._weight_loop",
         "winograd_weight._weight_loop",
     }
     assert not late & set(left)

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from minifcn import kernels
-from minifcn.kernels import lines, tile
+from minifcn.kernels import lines, lines_weight, tile
 from minifcn.kernels.taps import convolution, transposed
 from tests import naive
 from tests.convolutions import by_elements, random
@@ -63,7 +63,7 @@ def test_a_convolution(dtype, case):
     assert np.array_equal(floored, np.maximum(found, 0))
     if n == 0:
         return
-    found, bias = lines.weight_along_taps(last(x), last(dy), taps, bias=True)
+    found, bias = lines_weight.weight_along_taps(last(x), last(dy), taps, bias=True)
     terms = n * out[0] * out[1]
     close(found.reshape(*kernel, c, k).transpose(3, 2, 0, 1), dw, terms, dtype)
     if bias is not None:
@@ -96,10 +96,10 @@ def rgb(n=4, side=64, filters=32):
 def test_a_first_layer_goes_line_by_line(monkeypatch):
     x, w, b, dy, _ = rgb()
     met, one, weight = [], (1, 1), w.reshape(3, 3, 3, 32).transpose(3, 2, 0, 1)
-    for name in ("along_taps", "weight_along_taps"):
-        plain = getattr(lines, name)
+    for module, name in ((lines, "along_taps"), (lines_weight, "weight_along_taps")):
+        plain = getattr(module, name)
         monkeypatch.setattr(
-            lines, name, lambda *a, plain=plain, name=name: met.append(name) or plain(*a)
+            module, name, lambda *a, plain=plain, name=name: met.append(name) or plain(*a)
         )
     kernels.conv2d(x, weight, b, one, one, one, 1, (64, 64))
     _, db = kernels.conv2d_weight(x, dy, (3, 3), one, one, one, 1, bias=True)
@@ -114,7 +114,7 @@ def test_the_same_bits_on_any_number_of_threads():
 
     def bits():
         y = lines.along_taps(x, w, b, taps, (64, 64))
-        return [a.tobytes() for a in (y, *lines.weight_along_taps(x, dy, taps, True))]
+        return [a.tobytes() for a in (y, *lines_weight.weight_along_taps(x, dy, taps, True))]
 
     many, threads = bits(), numba.get_num_threads()
     numba.set_num_threads(1)
@@ -184,7 +184,7 @@ def test_each_row_is_in_one_piece_for_any_number_of_threads(threads):
     ]
     assert sorted(rows) == wanted
     down = convolution((3, 3), (1, 1), (1, 1), (1, 1), (19, 19))
-    weights = lines._weight_plan(down, 3, 21, 32, np.dtype(np.float32), threads)
+    weights = lines_weight._plan(down, 3, 21, 32, np.dtype(np.float32), threads)
     met = [
         (line, row)
         for _, low, up_to, begin, end in weights.work.tolist()
