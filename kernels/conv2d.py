@@ -152,7 +152,9 @@ def conv2d_weight(
         )
         if how in algorithm.WINOGRAD and dy.size:
             m = algorithm.WINOGRAD[how]
-            by_tap = winograd_weight.weight(x, dy, padding, dilation, groups, m, stride=stride[0])
+            by_tap, db = winograd_weight.weight(
+                x, dy, padding, dilation, groups, m, stride=stride[0], bias=bias
+            )
         else:
             taps = convolution(kernel, stride, padding, dilation, out)
             if how == "depthwise":

@@ -9,6 +9,7 @@ registers or the nearest cache.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ class Side(NamedTuple):
 
 
 Sides = tuple[Side, Side]
+PLAIN, FINISHED, SUMMED = range(3)
 
 
 def twice(side: Side) -> Sides:
@@ -80,7 +82,7 @@ def finished_sandwich_of(plain: Sides, strided: Sides) -> Any:
         n, sides = types.int64, plain if isinstance(pair, types.NoneType) else strided
 
         def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            _choose(sides, Emitter(context, builder, X.dtype), signature, args, finish=True)
+            _choose(sides, Emitter(context, builder, X.dtype), signature, args, FINISHED)
             return context.get_dummy_value()
 
         both, end = types.boolean, (S, n, X.dtype, types.boolean)
@@ -89,32 +91,57 @@ def finished_sandwich_of(plain: Sides, strided: Sides) -> Any:
     return sandwich
 
 
-def _choose(sides: Sides, emit: Emitter, signature: Any, args: Any, finish: bool = False) -> None:
+def summed_sandwich_of(plain: Sides, strided: Sides) -> Any:
+    """The same, and the sum of the patch: S[s + c] = Σ_{i, j} X[i, j, c].
+
+    Two more arguments: ``(…, S, s)``.
+    """
+
+    @intrinsic
+    def sandwich(  # type: ignore[no-untyped-def]
+        typing, four, pair, X, x, x_row, x_column, D, d, d_row, d_column, vectors, S, s
+    ):
+        if X.dtype != D.dtype or X.dtype != S.dtype or X.dtype not in LLVM_FLOAT:
+            return None
+        n, sides = types.int64, plain if isinstance(pair, types.NoneType) else strided
+
+        def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            _choose(sides, Emitter(context, builder, X.dtype), signature, args, SUMMED)
+            return context.get_dummy_value()
+
+        return types.void(types.boolean, pair, X, n, n, n, D, n, n, n, n, S, n), code
+
+    return sandwich
+
+
+def _choose(sides: Sides, emit: Emitter, signature: Any, args: Any, kind: int = PLAIN) -> None:
     two, four = sides
     if two is four:
-        _write(two, emit, signature, args, finish)
+        _write(two, emit, signature, args, kind)
         return
     with emit.builder.if_else(args[0]) as (yes, no):
         with yes:
-            _write(four, emit, signature, args, finish)
+            _write(four, emit, signature, args, kind)
         with no:
-            _write(two, emit, signature, args, finish)
+            _write(two, emit, signature, args, kind)
 
 
-def _write(side: Side, emit: Emitter, signature: Any, args: Any, finish: bool) -> None:
+def _write(side: Side, emit: Emitter, signature: Any, args: Any, kind: int) -> None:
     matrix, apart = side
     a, b = matrix.shape
     builder = emit.builder
     x_row, x_column, d_row, d_column, vectors = (args[i] for i in (4, 5, 8, 9, 10))
     source, target = (pointer(emit.context, builder, signature, args, which) for which in (2, 6))
-    if finish:
+    if kind != PLAIN:
         start = pointer(emit.context, builder, signature, args, 11)
+    if kind == FINISHED:
         lowest = emit.repeat(args[13])
     with builder.goto_entry_block():
         half = {(r, j): builder.alloca(emit.vector) for r in range(a) for j in range(b)}
     with cgutils.for_range(builder, vectors) as loop:
         channel = builder.mul(loop.index, emit.integer(emit.width))
         patch, result = emit.at(source, channel), emit.at(target, channel)
+        sums = []
         for j in range(b):
             top = emit.at(patch, emit.times(x_column, j))
             places = [emit.at(top, emit.times(x_row, i)) for i in range(b)]
@@ -124,12 +151,16 @@ def _write(side: Side, emit: Emitter, signature: Any, args: Any, finish: bool) -
                     emit.prefetch(emit.at(place, emit.times(x_column, apart)), level=1)
             for r in range(a):
                 builder.store(_combined(emit, matrix[r], column), half[r, j])
+            if kind == SUMMED:
+                sums.append(reduce(builder.fadd, column))
+        if kind == SUMMED:
+            emit.store(reduce(builder.fadd, sums), emit.at(start, channel))
         for r in range(a):
             row = [builder.load(half[r, j]) for j in range(b)]
             left = emit.at(result, emit.times(d_row, r))
             values = [_combined(emit, matrix[q], row) for q in range(a)]
             places = [emit.at(left, emit.times(d_column, q)) for q in range(a)]
-            if finish:
+            if kind == FINISHED:
                 bias = emit.load(emit.at(start, channel))
                 values = [emit.not_below(builder.fadd(v, bias), lowest) for v in values]
                 with builder.if_else(args[14]) as (past, kept):

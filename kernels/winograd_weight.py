@@ -25,8 +25,8 @@ import numpy as np
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.jobs import share_out, threads
-from minifcn.kernels.parts import add_parts
-from minifcn.kernels.sandwich import Side, sandwich_of, twice
+from minifcn.kernels.parts import add_bias, add_parts
+from minifcn.kernels.sandwich import Side, sandwich_of, summed_sandwich_of, twice
 from minifcn.kernels.taps import Pair
 from minifcn.kernels.tile import (
     PIECE,
@@ -57,7 +57,7 @@ PIECES = 32  # of a round in which threads share tiles or channels
 
 (_A2, _G2, _), (_A4, _G4, _), (_AS, _GS, _) = matrices(2), matrices(4), STRIDED
 # Module globals, not closures: otherwise Numba could not keep the callers' machine code on disk.
-_gradient = sandwich_of((Side(_A2.T, 2), Side(_A4.T, 4)), twice(Side(_AS.T, 2)))
+_gradient = summed_sandwich_of((Side(_A2.T, 2), Side(_A4.T, 4)), twice(Side(_AS.T, 2)))
 _kernel = sandwich_of((Side(_G2.T), Side(_G4.T)), twice(Side(_GS.T)))
 
 
@@ -69,8 +69,13 @@ def weight(
     groups: int,
     m: int,
     stride: int = 1,
-) -> np.ndarray:
-    """dL/dw by tap (9, C/groups, K) from x (N, H, W, C) and dL/dy = dy (N, P, Q, K)."""
+    bias: bool = False,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """dL/dw by tap (9, C/groups, K) from x (N, H, W, C) and dL/dy = dy (N, P, Q, K).
+
+    With ``bias`` also the sums of dy over all pixels (K,): each tile's is a by-product of its
+    transform.
+    """
     c, k = x.shape[3] // groups, dy.shape[3] // groups
     plan = _plan(
         len(x), dy.shape[1:3], c, k, padding, dilation, groups, m, stride, x.dtype,
@@ -78,11 +83,14 @@ def weight(
     )  # fmt: skip
     by_tap = workspace.empty((plan.parts, 9, c, groups * plan.across), x.dtype)
     total = by_tap[0] if plan.parts == 1 else workspace.empty(by_tap.shape[1:], x.dtype)
-    arguments = x, dy, by_tap, *plan.rooms.arrays(), *plan.settings
-    _weight_loop(plan.rounds, arguments, by_tap.reshape(-1), plan.parts, total.reshape(-1))
-    if k == plan.across:
-        return total
-    return total.reshape(9, c, groups, plan.across)[:, :, :, :k].reshape(9, c, groups * k)
+    db = np.empty(groups * k if bias else 0, x.dtype)
+    bias_sums, *rooms = plan.rooms.arrays()
+    arguments = x, dy, by_tap, bias_sums, *rooms, bias, *plan.settings
+    ends = by_tap.reshape(-1), plan.parts, total.reshape(-1), bias_sums, db
+    _weight_loop(plan.rounds, arguments, *ends)
+    if k != plan.across:
+        total = total.reshape(9, c, groups, plan.across)[:, :, :, :k].reshape(9, c, groups * k)
+    return total, db if bias else None
 
 
 class Plan(NamedTuple):
@@ -92,7 +100,7 @@ class Plan(NamedTuple):
         across: K filled up to whole blocks.
         parts: into which all tiles fall; each gives a gradient, and they are added up in the end.
         rounds: how the jobs follow one another: those of a round at the same time, (rounds, 2).
-        rooms: for patches, gradients, sums, and edges.
+        rooms: for sums for the bias, patches, gradients, sums, and edges.
         settings: what `_weight_job` is told: padding, dilation and groups; the jobs, the channels
             and the filters of `Work`, whether one round is all, and its chunk; zeros of a block's
             row, its columns and their halves of vectors; the code of `strip`; the tile's lengths,
@@ -135,6 +143,7 @@ def _plan(
     # the last tile may hang over its channels, in what it reads and in what it adds to; and one
     # row more: streams a power of two apart would share a cache set
     rooms = workspace.Rooms(
+        (np.float64, (work.bias_sums, groups, whole)),
         (dtype, (owners, frequencies, work.chunk * most + TALL + line)),
         (dtype, (owners, frequencies, work.chunk * across + line)),
         (dtype, (owners, frequencies, (most + TALL + 1) * across)),
@@ -156,7 +165,8 @@ class Work(NamedTuple):
             transforms some of a chunk's tiles, multiplies some frequencies of some channels, and
             makes the weights' gradient of some channels of the sums: a row of (part, group, number
             of its share in ``channels`` and in ``filters``, begin, end, then first and last + 1 of
-            tiles in the chunk, of frequencies, of channels multiplied, of channels made).
+            tiles in the chunk, of frequencies, of channels multiplied, of channels made). The part
+            is that of the tiles whose sums it adds to.
         rounds: how the jobs follow one another: those of a round at the same time, (rounds, 2).
         channels: shares of C: first, and how many with those that fill up a vector.
         filters: shares of K, filled up to whole blocks.
@@ -164,6 +174,7 @@ class Work(NamedTuple):
         across: filters of the largest share.
         chunk: tiles that are transformed before they are multiplied.
         parts: into which all tiles fall; each gives a gradient, and they are added up in the end.
+        bias_sums: the same, of the bias's gradient.
     """
 
     jobs: np.ndarray
@@ -174,6 +185,7 @@ class Work(NamedTuple):
     across: int
     chunk: int
     parts: int
+    bias_sums: int
 
 
 def _work(
@@ -183,10 +195,11 @@ def _work(
     filters: list[Pair],
     chunk: int,
     parts: int,
+    bias_sums: int,
 ) -> Work:
     most, across = (max(count for _, count in shares) for shares in (channels, filters))
     tables = (np.array(table, np.int64) for table in (jobs, rounds, channels, filters))
-    return Work(*tables, most, across, chunk, parts)
+    return Work(*tables, most, across, chunk, parts, bias_sums)
 
 
 def _in_shares(
@@ -205,7 +218,7 @@ def _in_shares(
         for i, (first, own) in enumerate(channels)
         for j in range(len(filters))
     ]  # fmt: skip
-    return _work(jobs, [(0, len(jobs))], channels, filters, PIECE, parts)
+    return _work(jobs, [(0, len(jobs))], channels, filters, PIECE, parts, parts)
 
 
 def _together(
@@ -216,9 +229,12 @@ def _together(
     jobs: list[tuple[int, ...]] = []
     rounds = []
 
-    def a_round(group: int, begin: int, end: int, works: list[tuple[int, ...]]) -> None:
+    def a_round(
+        group: int, begin: int, end: int, works: list[tuple[int, ...]], apart: bool = False
+    ) -> None:
         rounds.append((len(jobs), len(jobs) + len(works)))
-        jobs.extend((0, group, 0, 0, begin, end, *work) for work in works)
+        for part, work in enumerate(works):
+            jobs.append((part if apart else 0, group, 0, 0, begin, end, *work))
 
     nothing = 0, 0
     for group in range(groups):
@@ -226,7 +242,7 @@ def _together(
             end = min(begin + chunk, tiles)
             a_round(group, begin, end, [
                 (*some, *nothing, *nothing, *nothing) for some in _pieces(end - begin)
-            ])  # fmt: skip
+            ], apart=True)  # fmt: skip
             a_round(group, begin, end, [
                 (*nothing, f, f + 1, low, min(low + ROWS, c), *nothing)
                 for f in range(frequencies)
@@ -234,7 +250,7 @@ def _together(
             ])  # fmt: skip
         made = [(*nothing, *nothing, *nothing, *some) for some in _pieces(c)]
         a_round(group, 0, 0, made)
-    return _work(jobs, rounds, channels, [(0, whole)], chunk, 1)
+    return _work(jobs, rounds, channels, [(0, whole)], chunk, 1, len(_pieces(min(chunk, tiles))))
 
 
 def _shares(channels: int, least: int) -> list[Pair]:
@@ -259,7 +275,8 @@ def _both_transformed(  # type: ignore[no-untyped-def]
     """Bᵀ d B and A dy Aᵀ of tile ``number``, as the t-th of a ``chunk``.
 
     ``channels`` of x are the first one, how many there are, and how many with those that fill up a
-    vector; ``filters`` the same of dy, filled up to whole blocks.
+    vector; ``filters`` the same of dy, filled up to whole blocks. The sums of dy are left in
+    ``edge``, behind the place of a tile.
     """
     _, p, q, all_k = dy.shape
     n, _, hop, m = tile
@@ -280,17 +297,18 @@ def _both_transformed(  # type: ignore[no-untyped-def]
     for j in range(own_k // wide):
         _gradient(
             four, strided, source, at + j * wide, down, across, gradients,
-            (j * chunk + t) * wide, n * between, between, wide // lanes,
+            (j * chunk + t) * wide, n * between, between, wide // lanes, edge,
+            m * m * own_k + j * wide,
         )  # fmt: skip
 
 
 @serial
 def _weight_job(  # type: ignore[no-untyped-def]
-    number, first_job, x, dy, by_tap, patches, gradients, sums, edges, padding, dilation, groups,
-    jobs, all_channels, all_filters, complete, chunk, zeros, wide, halves, code, tile, four,
-    strided,
+    number, first_job, x, dy, by_tap, bias_sums, patches, gradients, sums, edges, bias, padding,
+    dilation, groups, jobs, all_channels, all_filters, complete, chunk, zeros, wide, halves, code,
+    tile, four, strided,
 ):  # fmt: skip
-    c, k, n = x.shape[3] // groups, dy.shape[3] // groups, tile[0]
+    c, k, n, m = x.shape[3] // groups, dy.shape[3] // groups, tile[0], tile[3]
     lanes, row = 2 * wide // halves, by_tap.shape[3]  # the elements of all output channels
     flat_taps, tap = by_tap.reshape(-1), c * by_tap.shape[3]
     apart, between, step = patches.shape[2], gradients.shape[2], sums.shape[2]
@@ -304,6 +322,10 @@ def _weight_job(  # type: ignore[no-untyped-def]
     mine = min(nb.get_thread_id(), len(patches) - 1)
     patch, gradient = patches[mine].reshape(-1), gradients[mine].reshape(-1)
     total, edge = sums[mine].reshape(-1), edges[nb.get_thread_id()]
+    bias = bias and low == 0 and last_t > 0  # once for all shares of the channels
+    own_sums = bias_sums[part if bias else 0, group, left : left + own_k]
+    if bias and (begin == 0 or complete):
+        own_sums[:] = 0
     for first in range(begin, max(end, begin + 1), chunk):
         count = min(chunk, end - first)
         for t in range(first_t, min(last_t, count)):
@@ -311,6 +333,9 @@ def _weight_job(  # type: ignore[no-untyped-def]
                 x, dy, first + t, t, padding, dilation, channels, filters, edge, patch,
                 apart, gradient, between, chunk, wide, lanes, tile, four, strided,
             )  # fmt: skip
+            if bias:
+                for e in range(own_k):
+                    own_sums[e] += edge[m * m * own_k + e]
         fresh = first == begin and (begin == 0 or complete)
         for f in range(first_f, last_f):
             for b in range(own_k // wide):
@@ -333,8 +358,9 @@ def _weight_job(  # type: ignore[no-untyped-def]
 
 
 @serial
-def _weight_loop(rounds, arguments, by_tap, parts, total):  # type: ignore[no-untyped-def]
+def _weight_loop(rounds, arguments, by_tap, parts, total, bias_sums, db):  # type: ignore[no-untyped-def]
     for first, last in rounds:
         share_out(_weight_job, last - first, (first,) + arguments)
     if parts > 1:
         add_parts(by_tap, parts, total)
+    add_bias(bias_sums, db)
