@@ -22,6 +22,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.ufunc import parallel
 
+from minifcn.kernels.compiled import serial
+from minifcn.kernels.runs import LINE, begin, on_stack, taken
 from minifcn.kernels.vector import INT64
 
 
@@ -47,7 +49,7 @@ CALLER = ir.FunctionType(ir.VoidType(), [INT64, INT64])
 
 @intrinsic
 def share_out(typing, job, count, arguments):  # type: ignore[no-untyped-def]
-    """Call ``job(i, *arguments)`` for i = 0 … ``count`` − 1; each thread takes one run of them.
+    """Call ``job(i, *arguments)`` for i = 0 … ``count`` − 1, each thread a run of them: see `runs`.
 
     ``job`` is a function compiled by `compiled.serial`, whose result and errors nobody sees: it may
     not raise, nor allocate. ``arguments`` is a tuple. `numba.get_thread_id` tells a job the memory
@@ -102,15 +104,41 @@ def _call(context: Any, builder: Any, function: Any, signature: Any, args: Any) 
     context.call_internal_no_propagate(builder, result.fndesc, result.signature, args)
 
 
+@serial
+def _work(caller, arguments, runs, team, own):  # type: ignore[no-untyped-def]
+    """Call the jobs of one's own run, and then those that others have left."""
+    for further in range(team):
+        run = runs + (own + further) % team * LINE
+        number = taken(run, further == 0)
+        while number >= 0:
+            _call_one(caller, arguments, number)
+            number = taken(run, further == 0)
+
+
 # Not kept on disk: a kernel that is compiled beside it starts the threads whenever it is loaded.
 # One that was compiled beside a copy from the disk would not, and crash as the first to run.
 @njit(nogil=True, parallel=True)
 def _call_each(caller, arguments, count):  # type: ignore[no-untyped-def]
-    if count > 1:
-        for number in prange(count):
-            _call_one(caller, arguments, number)
-    elif count == 1:  # to wake the other threads would take longer than many a job
-        _call_one(caller, arguments, np.int64(0))
+    team = min(_threads(), count)
+    runs = on_stack(team)
+    begin(runs, team, count)
+    if team > 1:
+        for own in prange(team):
+            _work(caller, arguments, runs, team, own)
+    elif team == 1:  # to wake the other threads would take longer than many a job
+        _work(caller, arguments, runs, team, np.int64(0))
+
+
+@intrinsic
+def _threads(typing):  # type: ignore[no-untyped-def]
+    """`numba.get_num_threads` by its name: by its address, as Numba has it, no caller is kept."""
+
+    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        kind = ir.FunctionType(INT64, [])
+        counter = cgutils.get_or_insert_function(builder.module, kind, "get_num_threads")
+        return builder.call(counter, [])
+
+    return types.int64(), code
 
 
 @intrinsic
