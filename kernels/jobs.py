@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 from numba.np.ufunc import parallel
 
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.runs import LINE, begin, on_stack, taken
+from minifcn.kernels.runs import LINE, STAYS, begin, on_stack, taken
 from minifcn.kernels.vector import INT64
 
 
@@ -105,14 +105,14 @@ def _call(context: Any, builder: Any, function: Any, signature: Any, args: Any) 
 
 
 @serial
-def _work(caller, arguments, runs, team, own):  # type: ignore[no-untyped-def]
-    """Call the jobs of one's own run, and then those that others have left."""
+def _work(caller, arguments, runs, team, own, stay):  # type: ignore[no-untyped-def]
+    """Call the jobs of one's own run, and then those of others', where more than some ``stay``."""
     for further in range(team):
-        run = runs + (own + further) % team * LINE
-        number = taken(run, further == 0)
+        run, front = runs + (own + further) % team * LINE, further == 0
+        number = taken(run, front, 0 if front else stay)
         while number >= 0:
             _call_one(caller, arguments, number)
-            number = taken(run, further == 0)
+            number = taken(run, front, 0 if front else stay)
 
 
 # Not kept on disk: a kernel that is compiled beside it starts the threads whenever it is loaded.
@@ -124,9 +124,9 @@ def _call_each(caller, arguments, count):  # type: ignore[no-untyped-def]
     begin(runs, team, count)
     if team > 1:
         for own in prange(team):
-            _work(caller, arguments, runs, team, own)
+            _work(caller, arguments, runs, team, own, count // (STAYS * team))
     elif team == 1:  # to wake the other threads would take longer than many a job
-        _work(caller, arguments, runs, team, np.int64(0))
+        _work(caller, arguments, runs, team, np.int64(0), np.int64(0))
 
 
 @intrinsic

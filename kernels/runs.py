@@ -2,8 +2,9 @@
 
 Each thread takes the numbers of its own run from the front, so that neighbours, which often share
 lines of the cache, fall to one thread; and when none is left, those of another's run from the back.
-So a thread whose processor is slow, or does something else as well, keeps nobody waiting for more
-than the job it has begun.
+So a thread whose processor is slow, or does something else as well, keeps nobody waiting for much
+more than the job it has begun. (Of many small jobs a few stay with their thread, which has what
+they need in its cache: to wait for them takes less.)
 
 A run is one number, so that it changes at once: the next job in its lower half, the end above.
 
@@ -22,6 +23,7 @@ from minifcn.kernels.compiled import serial
 from minifcn.kernels.vector import INT64
 
 HALF = 32  # bits of a run
+STAYS = 32  # of so many jobs of a run one is not left to others
 LINE = 64  # bytes from one run to the next, a line of the cache
 N = types.int64
 
@@ -34,12 +36,12 @@ def begin(runs, team, count):  # type: ignore[no-untyped-def]
 
 
 @serial
-def taken(run, front):  # type: ignore[no-untyped-def]
-    """A number from one end of a run, which nobody else gets; −1 if none is left."""
+def taken(run, front, left):  # type: ignore[no-untyped-def]
+    """A number from one end of a run, which nobody else gets; −1 if ``left`` or fewer are there."""
     while True:
         found = _read(run)
         first, end = found & ((1 << HALF) - 1), found >> HALF
-        if first >= end:
+        if end - first <= left:
             return np.int64(-1)
         if _exchanged(run, found, found + 1 if front else found - (1 << HALF)):
             return first if front else end - 1

@@ -87,10 +87,10 @@ def test_runs_give_each_number_once_from_both_ends(team: int, count: int, random
     left = [list(range(count * own // team, count * (own + 1) // team)) for own in range(team)]
     assert max(map(len, left)) - min(map(len, left)) <= 1
     while any(left):
-        own, front = random.randrange(team), random.random() < 0.5
-        wanted = left[own].pop(0 if front else -1) if left[own] else -1
-        assert taken(addresses[own], front) == wanted
-    assert all(taken(address, front) == -1 for address in addresses for front in (True, False))
+        own, front, stay = random.randrange(team), random.random() < 0.5, random.randrange(3)
+        wanted = left[own].pop(0 if front else -1) if len(left[own]) > stay else -1
+        assert taken(addresses[own], front, stay) == wanted
+    assert all(taken(address, front, 0) == -1 for address in addresses for front in (True, False))
 
 
 CROWD = """
