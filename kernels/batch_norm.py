@@ -22,7 +22,7 @@ from numba import prange
 from minifcn import device
 from minifcn.kernels import workspace
 from minifcn.kernels.columns import THREADS, columns, lanes
-from minifcn.kernels.compiled import parallel, serial
+from minifcn.kernels.compiled import kernel, parallel, serial
 from minifcn.kernels.jobs import share_out
 from minifcn.kernels.parts import add_parts
 from minifcn.launch import launch
@@ -277,7 +277,7 @@ def _moments_block(block, x, parts, means, squares):  # type: ignore[no-untyped-
             squares[block, e] += parts[block, 2, e] - left * left * n + d * d * weight
 
 
-@serial
+@kernel
 def _moments_numba(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_moments_block, count, arguments)
 
@@ -310,7 +310,7 @@ def _backward_sums_block(block, grad, x, mean, scale, shift, floor, parts, sums)
             sums[block, 1, e] += parts[block, 1, e]
 
 
-@serial
+@kernel
 def _backward_sums_numba(count, arguments, sums):  # type: ignore[no-untyped-def]
     share_out(_backward_sums_block, count, arguments)
     add_parts(sums, count, sums)

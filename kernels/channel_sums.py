@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from minifcn import device
 from minifcn.kernels import workspace
 from minifcn.kernels.columns import THREADS, columns, lanes
-from minifcn.kernels.compiled import serial
+from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter
@@ -205,7 +205,7 @@ def _whole_vectors_block(block, way, a, y, g, c, width, parts, sums, rows):  # t
         fence()
 
 
-@serial
+@kernel
 def _whole_vectors_numba(count, arguments, sums, total):  # type: ignore[no-untyped-def]
     share_out(_whole_vectors_block, count, arguments)
     _finish(sums, count, total)
@@ -231,7 +231,7 @@ def _column_sums_block(block, a, parts, sums, rows):  # type: ignore[no-untyped-
             sums[block, e] += parts[block, e]
 
 
-@serial
+@kernel
 def _column_sums_numba(count, arguments, sums, total):  # type: ignore[no-untyped-def]
     share_out(_column_sums_block, count, arguments)
     _finish(sums, count, total)
@@ -256,7 +256,7 @@ def _relu_backward_sum_block(block, grad, y, g, parts, sums, rows):  # type: ign
             sums[block, e] += parts[block, e]
 
 
-@serial
+@kernel
 def _relu_backward_sum_numba(count, arguments, sums, total):  # type: ignore[no-untyped-def]
     share_out(_relu_backward_sum_block, count, arguments)
     _finish(sums, count, total)

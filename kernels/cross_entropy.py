@@ -20,7 +20,7 @@ import numpy as np
 from minifcn import device
 from minifcn.errors import ShapeError
 from minifcn.kernels import workspace
-from minifcn.kernels.compiled import serial
+from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.exponential import exp_of_negative
 from minifcn.kernels.jobs import share_out
 from minifcn.kernels.row import clear
@@ -256,7 +256,7 @@ def _cross_entropy_block(block, logits, target, share, void, turned, loss, sums,
     sums[block] = whole
 
 
-@serial
+@kernel
 def _cross_entropy_numba(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_cross_entropy_block, count, arguments)
 
@@ -274,6 +274,6 @@ def _count_labels_part(item, target, void, copy, parts):  # type: ignore[no-unty
             parts[i, part, t if 0 <= t < classes else classes] += 1
 
 
-@serial
+@kernel
 def _count_labels_numba(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_count_labels_part, count, arguments)

@@ -21,7 +21,7 @@ import numpy as np
 
 from minifcn import device
 from minifcn.kernels import workspace
-from minifcn.kernels.compiled import serial
+from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.parts import add_parts
 from minifcn.kernels.row import copy
@@ -319,7 +319,7 @@ def _row_by_taps(line, x, weight, bias, y, rows, offset, phases, strides):  # ty
             copy(flat_y, ((image * p + row) * q + left + j * out_x) * c, sums, j * c, c)
 
 
-@serial
+@kernel
 def _row_loop(preparing, count, arguments):  # type: ignore[no-untyped-def]
     _repeat(*preparing)
     share_out(_row_by_taps, count, arguments)
@@ -356,7 +356,7 @@ def _row_by_runs(line, x, weight, bias, y, rows, longest, offset, run, steps):  
                 target[e] += part[e]
 
 
-@serial
+@kernel
 def _loop(preparing, count, arguments):  # type: ignore[no-untyped-def]
     _repeat(*preparing)
     share_out(_row_by_runs, count, arguments)
@@ -389,7 +389,7 @@ def _weight_row(i, x, dy, by_row, rows, longest, offset, run, steps):  # type: i
                 t += taps
 
 
-@serial
+@kernel
 def _weight_loop(rows, arguments, by_row, by_tap):  # type: ignore[no-untyped-def]
     share_out(_weight_row, rows, arguments)
     add_parts(by_row, rows, by_tap)

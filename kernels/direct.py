@@ -26,7 +26,7 @@ import numpy as np
 
 from minifcn.kernels import workspace
 from minifcn.kernels.algorithm import FEW_PIXELS, MANY_WEIGHTS
-from minifcn.kernels.compiled import serial
+from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.gathered import gathered_strip, meetings
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.pack import in_memory
@@ -241,6 +241,6 @@ def _tap_piece(  # type: ignore[no-untyped-def]
                 image, i = image + 1, 0
 
 
-@serial
+@kernel
 def _tap_loop(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_tap_piece, count, arguments)

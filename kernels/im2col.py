@@ -21,7 +21,7 @@ import numba as nb
 import numpy as np
 
 from minifcn.kernels import pack, workspace
-from minifcn.kernels.compiled import serial
+from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.pack import in_blocks, pack_for_all, packed_weights
 from minifcn.kernels.row import clear, copy, copy_vector
@@ -273,7 +273,7 @@ def _multiply_piece(  # type: ignore[no-untyped-def]
                 copy(flat_y, here, edge, m * across + a - first_column, b - a)
 
 
-@serial
+@kernel
 def _multiply_loop(weights, count, arguments):  # type: ignore[no-untyped-def]
     pack_for_all(*weights)
     share_out(_multiply_piece, count, weights + arguments)

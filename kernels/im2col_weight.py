@@ -24,7 +24,7 @@ import numpy as np
 
 from minifcn.kernels import workspace
 from minifcn.kernels.channel_sums import add_rows
-from minifcn.kernels.compiled import serial
+from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.gathered import meetings, summing_code, summing_strip
 from minifcn.kernels.im2col import fill_panel
 from minifcn.kernels.jobs import share_out, threads
@@ -231,7 +231,7 @@ def _weight_piece(  # type: ignore[no-untyped-def]
         pixel = after
 
 
-@serial
+@kernel
 def _weight_loop(count, arguments, sums, bias_sums, db):  # type: ignore[no-untyped-def]
     share_out(_weight_piece, count, arguments)
     if len(bias_sums) > 1:

@@ -31,7 +31,7 @@ import numba as nb
 import numpy as np
 
 from minifcn.kernels import pack, workspace
-from minifcn.kernels.compiled import serial
+from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.pack import in_blocks, pack_for_all, packed_weights
 from minifcn.kernels.row import FOUR, clear, copy, copy_four, copy_row, copy_vector
@@ -315,7 +315,7 @@ def _multiply_piece(  # type: ignore[no-untyped-def]
         fence()
 
 
-@serial
+@kernel
 def _multiply_loop(weights, count, arguments):  # type: ignore[no-untyped-def]
     pack_for_all(*weights)
     share_out(_multiply_piece, count, weights + arguments)

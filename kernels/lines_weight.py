@@ -18,7 +18,7 @@ import numpy as np
 
 from minifcn.kernels import workspace
 from minifcn.kernels.channel_sums import STRIP, add_rows
-from minifcn.kernels.compiled import serial
+from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.gathered import summing_code, summing_strip
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.lines import interleaved, lay, windows
@@ -158,7 +158,7 @@ def _weight_piece(  # type: ignore[no-untyped-def]
             number, first = number + together, 0
 
 
-@serial
+@kernel
 def _weight_loop(count, arguments, all_sums, bias_sums, high, by_tap, db):  # type: ignore[no-untyped-def]
     share_out(_weight_piece, count, arguments)
     sums, flat = all_sums.reshape(-1), by_tap.reshape(-1)

@@ -24,7 +24,7 @@ import numpy as np
 
 from minifcn import device
 from minifcn.kernels import workspace
-from minifcn.kernels.compiled import serial
+from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out
 from minifcn.kernels.taps import Pair
 from minifcn.launch import launch
@@ -328,7 +328,7 @@ def _max_pool2d_line(line, x, y, index, kernel, stride, padding, dilation, relu)
                 best[e] = y.dtype.type(0) if best[e] < 0 else best[e]
 
 
-@serial
+@kernel
 def _max_pool2d_numba(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_max_pool2d_line, count, arguments)
 
@@ -359,7 +359,7 @@ def _max_unpool2d_line(line, dy, index, dx, kernel, stride, padding, dilation): 
                     total[e] += grad[e] if where[e] == tap else zero
 
 
-@serial
+@kernel
 def _max_unpool2d_numba(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_max_unpool2d_line, count, arguments)
 
@@ -390,7 +390,7 @@ def _max_pool_tiles_line(line, x, y, index, relu):  # type: ignore[no-untyped-de
             index[image, i, j, e] = tap
 
 
-@serial
+@kernel
 def _max_pool_tiles_numba(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_max_pool_tiles_line, count, arguments)
 
@@ -409,6 +409,6 @@ def _max_unpool_tiles_line(line, dy, index, dx):  # type: ignore[no-untyped-def]
                 dx[image, row, column, e] = dy[image, i, j, e] if won else zero
 
 
-@serial
+@kernel
 def _max_unpool_tiles_numba(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_max_unpool_tiles_line, count, arguments)

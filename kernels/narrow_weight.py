@@ -19,7 +19,7 @@ import numba as nb
 import numpy as np
 
 from minifcn.kernels import workspace
-from minifcn.kernels.compiled import serial
+from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.parts import add_bias, add_parts
 from minifcn.kernels.row import copy
@@ -128,7 +128,7 @@ def _weight_piece(item, x, dy, sums, edges, bias_sums, bias, work, zeros, code, 
                     own[e] += flat_dy[m * k + e]
 
 
-@serial
+@kernel
 def _weight_loop(count, arguments, sums, bias_sums, c, k, by_tap, db, side):  # type: ignore[no-untyped-def]
     share_out(_weight_piece, count, arguments)
     nowhere = np.int64(0)

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from minifcn import device
-from minifcn.kernels.compiled import serial
+from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out
 from minifcn.launch import launch
 
@@ -144,7 +144,7 @@ def _elements(block, size):  # type: ignore[no-untyped-def]
     return range(np.uint64(block * BLOCK), np.uint64(min((block + 1) * BLOCK, size)))
 
 
-@serial
+@kernel
 def _sgd_block(block, p, g, b, buffered, lr, momentum, take, decay, nesterov):  # type: ignore[no-untyped-def]
     for i in _elements(block, p.size):
         step = p[i] * decay + g[i] if decay != 0 else g[i]
@@ -154,12 +154,12 @@ def _sgd_block(block, p, g, b, buffered, lr, momentum, take, decay, nesterov):  
         p[i] -= step * lr
 
 
-@serial
+@kernel
 def _sgd_numba(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_sgd_block, count, arguments)
 
 
-@serial
+@kernel
 def _adam_block(block, p, g, m, v, lr, take1, keep2, take2, root, eps, decay, shrink):  # type: ignore[no-untyped-def]
     for i in _elements(block, p.size):
         p[i] *= shrink
@@ -169,6 +169,6 @@ def _adam_block(block, p, g, m, v, lr, take1, keep2, take2, root, eps, decay, sh
         p[i] -= m[i] / (np.sqrt(v[i]) / root + eps) * lr
 
 
-@serial
+@kernel
 def _adam_numba(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_adam_block, count, arguments)

@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 
 from minifcn import device
 from minifcn.kernels import workspace
-from minifcn.kernels.compiled import serial
+from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.elementwise import _flat, _like
 from minifcn.kernels.jobs import share_out
 from minifcn.kernels.stream import fence, past_caches
@@ -235,7 +235,7 @@ def _relu_block(b, x, y, gate, block, past):  # type: ignore[no-untyped-def]
         fence()
 
 
-@serial
+@kernel
 def _relu_numba(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_relu_block, count, arguments)
 
@@ -246,7 +246,7 @@ def _positive_block(b, y, gate, block):  # type: ignore[no-untyped-def]
         _positive_sixteen(y, gate, i)
 
 
-@serial
+@kernel
 def _positive_numba(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_positive_block, count, arguments)
 
@@ -259,6 +259,6 @@ def _relu_backward_block(b, grad, gate, dx, block, past):  # type: ignore[no-unt
         fence()
 
 
-@serial
+@kernel
 def _relu_backward_numba(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_relu_backward_block, count, arguments)

@@ -17,7 +17,7 @@ import numpy as np
 
 from minifcn import device
 from minifcn.kernels import workspace
-from minifcn.kernels.compiled import serial
+from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out
 from minifcn.launch import launch
 
@@ -176,6 +176,6 @@ def _resample_line(line, x, first, column, weight, y):  # type: ignore[no-untype
             target[e] += w * source[e]
 
 
-@serial
+@kernel
 def _resample_numba(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_resample_line, count, arguments)

@@ -47,7 +47,7 @@ import numpy as np
 
 from minifcn.kernels import workspace
 from minifcn.kernels.algorithm import FEW_TILES
-from minifcn.kernels.compiled import serial
+from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.pack import turn_band
 from minifcn.kernels.row import copy
@@ -379,14 +379,14 @@ def _some_columns(  # type: ignore[no-untyped-def]
         fence()
 
 
-@serial
+@kernel
 def _tiles_loop(turning, parts, of_weights, chunks, arguments):  # type: ignore[no-untyped-def]
     share_out(turn_band, turning[0], turning[1])
     share_out(weights_part, parts, of_weights)
     share_out(_some_tiles, chunks, arguments)
 
 
-@serial
+@kernel
 def _columns_loop(turning, count, arguments):  # type: ignore[no-untyped-def]
     share_out(turn_band, turning[0], turning[1])
     share_out(_some_columns, count, arguments)

@@ -23,7 +23,7 @@ import numba as nb
 import numpy as np
 
 from minifcn.kernels import workspace
-from minifcn.kernels.compiled import serial
+from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.parts import add_bias, add_parts
 from minifcn.kernels.sandwich import Side, sandwich_of, summed_sandwich_of, twice
@@ -357,7 +357,7 @@ def _weight_job(  # type: ignore[no-untyped-def]
         )  # fmt: skip
 
 
-@serial
+@kernel
 def _weight_loop(rounds, arguments, by_tap, parts, total, bias_sums, db):  # type: ignore[no-untyped-def]
     for first, last in rounds:
         share_out(_weight_job, last - first, (first,) + arguments)

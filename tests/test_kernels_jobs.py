@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minifcn.kernels.compiled import serial
+from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out
 from minifcn.kernels.runs import LINE, _read, _write, begin, taken
 
@@ -27,7 +27,7 @@ def _mark(number, met, who, factor, pair, nothing, wanted):  # type: ignore[no-u
         who[number] = nb.get_thread_id()
 
 
-@serial
+@kernel
 def _mark_all(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_mark, count, arguments)
 
@@ -55,7 +55,7 @@ def _wait_for_others(number, place, count, others):  # type: ignore[no-untyped-d
             return
 
 
-@serial
+@kernel
 def _wait_for_others_all(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_wait_for_others, count, arguments)
 
@@ -79,18 +79,28 @@ def test_no_more_threads_than_asked_for() -> None:
     assert set(who.tolist()) == {0}
 
 
+@kernel
+def _begin(runs, team, count):  # type: ignore[no-untyped-def]
+    begin(runs, team, count)
+
+
+@kernel
+def _taken(run, front, stay):  # type: ignore[no-untyped-def]
+    return taken(run, front, stay)
+
+
 @given(st.integers(1, 9), st.integers(0, 60), st.randoms(use_true_random=False))
 def test_runs_give_each_number_once_from_both_ends(team: int, count: int, random: Random) -> None:
     room = np.full((team, LINE // 8), -1, np.int64)
     addresses = [room.ctypes.data + own * LINE for own in range(team)]
-    begin(addresses[0], team, count)
+    _begin(addresses[0], team, count)
     left = [list(range(count * own // team, count * (own + 1) // team)) for own in range(team)]
     assert max(map(len, left)) - min(map(len, left)) <= 1
     while any(left):
         own, front, stay = random.randrange(team), random.random() < 0.5, random.randrange(3)
         wanted = left[own].pop(0 if front else -1) if len(left[own]) > stay else -1
-        assert taken(addresses[own], front, stay) == wanted
-    assert all(taken(address, front, 0) == -1 for address in addresses for front in (True, False))
+        assert _taken(addresses[own], front, stay) == wanted
+    assert all(_taken(address, front, 0) == -1 for address in addresses for front in (True, False))
 
 
 CROWD = """
