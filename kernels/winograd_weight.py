@@ -52,7 +52,8 @@ FEW_FILTERS = 1 << 14  # C·K up to which sums stay in a second-level cache, sha
 SHARE = 64  # channels of such a share
 JOBS = 16  # such shares, about, where there are tiles enough: work for so many threads
 MANY_BYTES = 16 << 20  # transformed patches of all threads, in the last cache
-ROWS = 4 * TALL  # channels of a frequency that a thread multiplies at a time
+TOGETHER = 400  # tiles of them, about, at most
+ROWS = 64  # channels of a frequency that a thread multiplies at a time
 PIECES = 32  # of a round in which threads share tiles or channels
 
 (_A2, _G2, _), (_A4, _G4, _), (_AS, _GS, _) = matrices(2), matrices(4), STRIDED
@@ -137,7 +138,8 @@ def _plan(
         work, owners = _in_shares(tiles, c, whole, groups, frequencies, side, wide), threads
     else:
         pair = frequencies * number * (whole_vectors(c, dtype) + whole)
-        chunk = min(max(MANY_BYTES // pair, 64), 256, max(tiles, 1))
+        rounds = -(-tiles // min(max(MANY_BYTES // pair, 64), TOGETHER))
+        chunk = -(-tiles // rounds)  # all rounds as long as each other
         work, owners = _together(tiles, c, whole, groups, frequencies, side, chunk), 1
     most, across = work.most, work.across
     # the last tile may hang over its channels, in what it reads and in what it adds to; and one
