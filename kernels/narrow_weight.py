@@ -28,7 +28,7 @@ from minifcn.kernels.tile import columns, half_vectors, lanes, rows, strip, stri
 from minifcn.kernels.turn import turn
 
 PIXELS = 256  # whose x stays in the second-level cache while all filters meet it
-SHARE = 256  # channels of a piece of work
+SHARE = 64  # channels of a piece of work
 PARTS = 16  # of many pixels, …
 LEAST = 1024  # … of so many or more
 
