@@ -16,7 +16,13 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 # ruff: noqa: E402
 from minifcn.kernels.batch_norm import backward_input, scale_shift, slopes, statistics
 from minifcn.kernels.channel_sums import column_sums, relu_backward_sum
-from minifcn.kernels.conv2d import conv2d, conv2d_weight, conv_transpose2d, im2col_panel
+from minifcn.kernels.conv2d import (
+    conv2d,
+    conv2d_weight,
+    conv_transpose2d,
+    im2col_panel,
+    joins_gate,
+)
 from minifcn.kernels.cross_entropy import amounts, copied_labels, count_labels, cross_entropy
 from minifcn.kernels.elementwise import add, cat_channels, split_channels
 from minifcn.kernels.max_pool2d import joins_relu, max_pool2d, max_unpool2d, take_pixels
@@ -39,6 +45,7 @@ __all__ = [
     "count_labels",
     "cross_entropy",
     "im2col_panel",
+    "joins_gate",
     "joins_relu",
     "max_pool2d",
     "max_unpool2d",

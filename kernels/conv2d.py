@@ -88,8 +88,12 @@ def conv_transpose2d(
     dilation: Pair,
     groups: int,
     out: Pair,
+    gate: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The adjoint of `conv2d`: x (N, P, Q, C), weight (C, K/groups, R, S) → y (N, *out, K)."""
+    """The adjoint of `conv2d`: x (N, P, Q, C), weight (C, K/groups, R, S) → y (N, *out, K).
+
+    With a ``gate`` like y, y is 0 where that is not positive; only where `joins_gate` says so.
+    """
     c, k, r, s = weight.shape
     if device.is_gpu(x):
         windows = (r, s), stride, padding, dilation
@@ -109,7 +113,7 @@ def conv_transpose2d(
         m, pad = algorithm.WINOGRAD[how], pad if stride == (1, 1) else padding
         return winograd.conv(
             x, by_tap, bias, pad, dilation, groups, out, m, flipped=True, stride=stride[0],
-            kernel=(r, s),
+            kernel=(r, s), gate=gate,
         )  # fmt: skip
     if how == "depthwise":
         taps = transposed((r, s), stride, padding, dilation, out)
@@ -119,6 +123,25 @@ def conv_transpose2d(
         return direct.along_taps(x, by_tap, _bias(bias, by_tap), taps, groups, out)
     taps = transposed((r, s), stride, padding, dilation, out, merged=True)
     return _im2col(x, by_tap, bias, taps, groups, out)
+
+
+def joins_gate(
+    x: np.ndarray,
+    weight: np.ndarray,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    out: Pair,
+) -> bool:
+    """Whether `conv_transpose2d` of these arguments can take a gate: where Winograd's serves."""
+    if device.is_gpu(x) or device.is_reference():
+        return False
+    c, k, r, s = weight.shape
+    how = algorithm.choose(
+        "input", c, groups * k, (r, s), stride, dilation, groups, out, len(x), x.dtype
+    )
+    return how in algorithm.WINOGRAD
 
 
 def conv2d_weight(

@@ -119,7 +119,7 @@ def _work(caller, arguments, runs, team, own, stay):  # type: ignore[no-untyped-
 # One that was compiled beside a copy from the disk would not, and crash as the first to run.
 @njit(nogil=True, parallel=True)
 def _call_each(caller, arguments, count):  # type: ignore[no-untyped-def]
-    team = min(_threads(), count)
+    team = max(0, min(_threads(), count))
     runs = on_stack(team)
     begin(runs, team, count)
     if team > 1:

@@ -69,15 +69,17 @@ def sandwich_of(plain: Sides, strided: Sides) -> Any:
 def finished_sandwich_of(plain: Sides, strided: Sides) -> Any:
     """The same, and a layer's bias and ReLU: D = max(floor, S[s + c] + Σ …), NaN staying NaN.
 
-    Four more arguments: ``(…, S, s, floor, past)``; a floor of −∞ is no ReLU, and ``past`` says
-    whether D is written past the caches.
+    Seven more arguments: ``(…, S, s, floor, past, gate, g, gated)``; a floor of −∞ is no ReLU, and
+    ``past`` says whether D is written past the caches. If ``gated``, D is that where the same
+    element of ``gate``, from g on, is positive, else 0: what a ReLU before the layer lets back.
     """
 
     @intrinsic
     def sandwich(  # type: ignore[no-untyped-def]
-        typing, four, pair, X, x, x_row, x_column, D, d, d_row, d_column, vectors, S, s, floor, past
-    ):
-        if X.dtype != D.dtype or X.dtype != S.dtype or X.dtype not in LLVM_FLOAT:
+        typing, four, pair, X, x, x_row, x_column, D, d, d_row, d_column, vectors, S, s, floor,
+        past, gate, g, gated,
+    ):  # fmt: skip
+        if any(array.dtype != X.dtype for array in (D, S, gate)) or X.dtype not in LLVM_FLOAT:
             return None
         n, sides = types.int64, plain if isinstance(pair, types.NoneType) else strided
 
@@ -85,8 +87,9 @@ def finished_sandwich_of(plain: Sides, strided: Sides) -> Any:
             _choose(sides, Emitter(context, builder, X.dtype), signature, args, FINISHED)
             return context.get_dummy_value()
 
-        both, end = types.boolean, (S, n, X.dtype, types.boolean)
-        return types.void(both, pair, X, n, n, n, D, n, n, n, n, *end), code
+        truth = types.boolean
+        end = S, n, X.dtype, truth, gate, n, truth
+        return types.void(truth, pair, X, n, n, n, D, n, n, n, n, *end), code
 
     return sandwich
 
@@ -136,6 +139,7 @@ def _write(side: Side, emit: Emitter, signature: Any, args: Any, kind: int) -> N
         start = pointer(emit.context, builder, signature, args, 11)
     if kind == FINISHED:
         lowest = emit.repeat(args[13])
+        gate = pointer(emit.context, builder, signature, args, 15)
     with builder.goto_entry_block():
         half = {(r, j): builder.alloca(emit.vector) for r in range(a) for j in range(b)}
     with cgutils.for_range(builder, vectors) as loop:
@@ -163,6 +167,9 @@ def _write(side: Side, emit: Emitter, signature: Any, args: Any, kind: int) -> N
             if kind == FINISHED:
                 bias = emit.load(emit.at(start, channel))
                 values = [emit.not_below(builder.fadd(v, bias), lowest) for v in values]
+                beside = emit.at(gate, builder.add(channel, emit.times(d_row, r)))
+                gates = [emit.at(beside, emit.times(d_column, q)) for q in range(a)]
+                values = _passed(emit, args[17], values, gates, emit.times(d_column, a))
                 with builder.if_else(args[14]) as (past, kept):
                     with past:
                         for value, place in zip(values, places, strict=True):
@@ -177,6 +184,26 @@ def _write(side: Side, emit: Emitter, signature: Any, args: Any, kind: int) -> N
                     emit.store(value, place)
                     # where the next vector goes: a store waits for its line, and all behind it
                     emit.prefetch(emit.at(place, emit.width), level=1)
+
+
+def _passed(
+    emit: Emitter, gated: Any, values: list[Any], gates: list[Any], ahead: Any
+) -> list[Any]:
+    """If ``gated``, the values where what stands at their gates is positive, else 0.
+
+    The next tile's gates, so much ``ahead``, are brought into the caches by then.
+    """
+    builder, zero = emit.builder, emit.constant(0)
+    with builder.goto_entry_block():
+        passed = [builder.alloca(emit.vector) for _ in values]
+    for value, place in zip(values, passed, strict=True):
+        builder.store(value, place)
+    with builder.if_then(gated):
+        for value, place, gate in zip(values, passed, gates, strict=True):
+            positive = builder.fcmp_ordered(">", emit.load(gate), zero)
+            builder.store(builder.select(positive, value, zero), place)
+            emit.prefetch(emit.at(gate, ahead), level=1)
+    return [builder.load(place) for place in passed]
 
 
 def _combined(emit: Emitter, coefficients: np.ndarray, values: list[Any]) -> Any:

@@ -99,8 +99,9 @@ def conv(
     flipped: bool = False,
     stride: int = 1,
     kernel: Pair = (3, 3),
+    gate: np.ndarray | None = None,
 ) -> np.ndarray:
-    """max(floor, b + x * w), (N, *out, K).
+    """max(floor, b + x * w), (N, *out, K); with a ``gate`` like it, 0 where that is not positive.
 
     x is (N, H, W, C), by_tap (R·S, C/groups, K) of a ``kernel`` (R, S), and bias (K,) or None.
     ``padding`` is above and to the left, and may be negative (rows and columns that are left out).
@@ -121,9 +122,10 @@ def conv(
     else:  # beyond, columns that nobody reads
         start[:, :k] = bias.reshape(groups, k)
     weights, past = weights.reshape(-1), past_caches(y, k)
+    gated, gate = gate is not None, y if gate is None else gate
     arguments = (
-        x, weights, start.reshape(-1), y, patches, products, edges, x.dtype.type(floor), past,
-        *plan.settings,
+        x, weights, start.reshape(-1), y, gate, patches, products, edges, x.dtype.type(floor), past,
+        gated, *plan.settings,
     )  # fmt: skip
     if plan.shares:
         every = *arguments, filters, kernel, plan.shares, flipped
@@ -247,12 +249,15 @@ def _patches_of(  # type: ignore[no-untyped-def]
 
 @serial
 def _write_results(  # type: ignore[no-untyped-def]
-    y, product, here, between, first, count, reached, cut, dilation, channel, used, wide, vectors,
-    start, at, edge, tile, four, strided, floor, past,
+    y, gate, product, here, between, first, count, reached, cut, dilation, channel, used, wide,
+    vectors, start, at, edge, tile, four, strided, floor, past, gated,
 ):  # fmt: skip
-    """max(floor, Aᵀ M A + start) of ``count`` tiles, into ``used`` channels of y."""
+    """max(floor, Aᵀ M A + start) of ``count`` tiles, into ``used`` channels of y.
+
+    If ``gated``, 0 where the gate is not positive.
+    """
     _, p, q, all_k = y.shape
-    flat_y, (n, _, _, m) = y.reshape(-1), tile
+    flat_y, flat_gate, (n, _, _, m) = y.reshape(-1), gate.reshape(-1), tile
     for t in range(count):
         image, row, column = place(first + t, *reached, dilation, m)
         row, column = row - cut[0], column - cut[1]
@@ -265,7 +270,7 @@ def _write_results(  # type: ignore[no-untyped-def]
             to_row, to_column = dilation[0] * q * all_k, dilation[1] * all_k
         _result(
             four, strided, product, here + t * wide, n * between, between, target, to, to_row,
-            to_column, vectors, start, at, floor, past and inside,
+            to_column, vectors, start, at, floor, past and inside, flat_gate, to, gated and inside,
         )  # fmt: skip
         if not inside:
             for r in range(m):
@@ -274,12 +279,15 @@ def _write_results(  # type: ignore[no-untyped-def]
                     if 0 <= i < p and 0 <= e < q:
                         to = ((image * p + i) * q + e) * all_k + channel
                         copy(flat_y, to, edge, (r * m + s) * wide, used)
+                        if gated:
+                            for c in range(to, to + used):
+                                flat_y[c] = flat_y[c] if flat_gate[c] > 0 else flat_y.dtype.type(0)
 
 
 @serial
 def _some_tiles(  # type: ignore[no-untyped-def]
-    item, x, weights, start, y, patches, products, edges, floor, past, code, zeros, padding, cut,
-    dilation, tiles, chunk, together, c, k, wide, halves, tile, four, strided,
+    item, x, weights, start, y, gate, patches, products, edges, floor, past, gated, code, zeros,
+    padding, cut, dilation, tiles, chunk, together, c, k, wide, halves, tile, four, strided,
 ):  # fmt: skip
     """All columns of a chunk of tiles, with weights that were transformed for all."""
     _, p, q, _ = y.shape
@@ -310,9 +318,9 @@ def _some_tiles(  # type: ignore[no-untyped-def]
                         x.dtype.type(-np.inf), False, after * own,
                     )  # fmt: skip
         _write_results(
-            y, flat_product, j % together * room, between, first, count, reached, cut, dilation,
-            group * k + j * wide, min(wide, k - j * wide), wide, wide // lanes, start,
-            block * wide, edge, tile, four, strided, floor, past,
+            y, gate, flat_product, j % together * room, between, first, count, reached, cut,
+            dilation, group * k + j * wide, min(wide, k - j * wide), wide, wide // lanes, start,
+            block * wide, edge, tile, four, strided, floor, past, gated,
         )  # fmt: skip
     if past:
         fence()
@@ -320,9 +328,9 @@ def _some_tiles(  # type: ignore[no-untyped-def]
 
 @serial
 def _some_columns(  # type: ignore[no-untyped-def]
-    item, x, weights, start, y, patches, products, edges, floor, past, code, zeros, padding, cut,
-    dilation, tiles, chunk, together, c, k, wide, halves, tile, four, strided, by_tap, kernel,
-    shares, flipped,
+    item, x, weights, start, y, gate, patches, products, edges, floor, past, gated, code, zeros,
+    padding, cut, dilation, tiles, chunk, together, c, k, wide, halves, tile, four, strided, by_tap,
+    kernel, shares, flipped,
 ):  # fmt: skip
     """Some columns of a chunk of tiles: weights are transformed on the way, `DEPTH` channels."""
     _, p, q, all_k = y.shape
@@ -371,9 +379,9 @@ def _some_columns(  # type: ignore[no-untyped-def]
                 )  # fmt: skip
     for j in range(low_block, high_block):
         _write_results(
-            y, flat_product, (j - low_block) * room, between, first, count, reached, cut,
+            y, gate, flat_product, (j - low_block) * room, between, first, count, reached, cut,
             dilation, group * k + j * wide, min(wide, k - j * wide), wide, wide // lanes, start,
-            (group * blocks + j) * wide, edge, tile, four, strided, floor, past,
+            (group * blocks + j) * wide, edge, tile, four, strided, floor, past, gated,
         )  # fmt: skip
     if past:
         fence()

@@ -52,7 +52,7 @@ FEW_FILTERS = 1 << 14  # C·K up to which sums stay in a second-level cache, sha
 SHARE = 64  # channels of such a share
 JOBS = 16  # such shares, about, where there are tiles enough: work for so many threads
 MANY_BYTES = 16 << 20  # transformed patches of all threads, in the last cache
-TOGETHER = 400  # tiles of them, about, at most
+TOGETHER = 400  # tiles of them at most
 ROWS = 64  # channels of a frequency that a thread multiplies at a time
 PIECES = 32  # of a round in which threads share tiles or channels
 
@@ -75,7 +75,7 @@ def weight(
     """dL/dw by tap (9, C/groups, K) from x (N, H, W, C) and dL/dy = dy (N, P, Q, K).
 
     With ``bias`` also the sums of dy over all pixels (K,): each tile's is a by-product of its
-    transform.
+    transform, in dy's precision, and float64 adds up the tiles'.
     """
     c, k = x.shape[3] // groups, dy.shape[3] // groups
     plan = _plan(
@@ -139,7 +139,7 @@ def _plan(
     else:
         pair = frequencies * number * (whole_vectors(c, dtype) + whole)
         rounds = -(-tiles // min(max(MANY_BYTES // pair, 64), TOGETHER))
-        chunk = -(-tiles // rounds)  # all rounds as long as each other
+        chunk = -(-tiles // rounds)  # in rounds of the same length
         work, owners = _together(tiles, c, whole, groups, frequencies, side, chunk), 1
     most, across = work.most, work.across
     # the last tile may hang over its channels, in what it reads and in what it adds to; and one
@@ -168,7 +168,8 @@ class Work(NamedTuple):
             makes the weights' gradient of some channels of the sums: a row of (part, group, number
             of its share in ``channels`` and in ``filters``, begin, end, then first and last + 1 of
             tiles in the chunk, of frequencies, of channels multiplied, of channels made). The part
-            is that of the tiles whose sums it adds to.
+            says to which of several sums it adds: for the weights, or where it transforms tiles
+            alone, for the bias.
         rounds: how the jobs follow one another: those of a round at the same time, (rounds, 2).
         channels: shares of C: first, and how many with those that fill up a vector.
         filters: shares of K, filled up to whole blocks.
@@ -176,7 +177,8 @@ class Work(NamedTuple):
         across: filters of the largest share.
         chunk: tiles that are transformed before they are multiplied.
         parts: into which all tiles fall; each gives a gradient, and they are added up in the end.
-        bias_sums: the same, of the bias's gradient.
+        bias_sums: how many sums for the bias there are, to be added up: one for each part or, where
+            all threads share a round's tiles, for each piece of them.
     """
 
     jobs: np.ndarray

@@ -45,6 +45,10 @@ class Function:
     #: whether the result is always memory of its own, so that nobody need look if it is a view
     makes_new = False
 
+    #: whether the result's gradient counts only where the result is positive, and nobody but
+    #: ``backward`` looks at it: then who computes that gradient may put 0 elsewhere
+    gates = False
+
     #: within a `checkpoint`: who computes again what was saved here, and then who saved it
     segment: Segment | None = None
     twin: Function | None = None
@@ -136,8 +140,9 @@ class Function:
     def forget(self, segment: Segment) -> None:
         """Keep the place in the graph alone; ``segment`` computes again what was saved."""
         place = {name: self.__dict__[name] for name in ("nodes", "shape", "dtype", "result")}
+        gates = self.gates
         self.__dict__.clear()
-        self.__dict__.update(place, used=True, segment=segment)
+        self.__dict__.update(place, gates=gates, used=True, segment=segment)
 
     def remembered(self) -> Function:
         """Who has what was saved: this operation or, where that was forgotten, its twin."""

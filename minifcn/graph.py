@@ -141,10 +141,14 @@ def _walk(
             pending[key] = before + gradient
         elif is_alone(before):
             add(before.data, gradient.data, out=before.data)
+            before._gated = before._gated and gradient._gated
             pending[key] = before
         else:
             pending[key] = Tensor(add(before.data, gradient.data))
 
+    for x in wanted or ():
+        if isinstance(x.node, Function):
+            x.node.gates = False  # its gradient is given out as it is
     order = _ordered([x.node for x in outputs])
     with set_grad_enabled(create_graph):
         for output, gradient in zip(outputs, gradients, strict=True):

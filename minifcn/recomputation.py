@@ -164,6 +164,7 @@ class Segment:
                 f"{twin.name} of shape {twin.shape}", f"{node.name} of shape {node.shape}"
             )
         node.segment, node.twin = None, twin
+        twin.gates = node.gates and node.result is None  # who looks at a gradient asks the node
 
     def _forget_last(self) -> None:
         if self._last is not None:

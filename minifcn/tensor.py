@@ -39,6 +39,7 @@ class Tensor:
         "_creator",  # the Function that made it, or None
         "_clock",  # [number of changes in place], one list for all views of one memory
         "_owned",  # whether backward allocated the memory for this gradient alone
+        "_gated",  # whether this gradient is 0 where a ReLU's result is: see Function.gates
         "__weakref__",
     )
     __array_ufunc__ = None  # so that `array + tensor` asks the Tensor, not NumPy
@@ -50,6 +51,7 @@ class Tensor:
     _creator: Any  # a Function, which stands a floor higher, or None
     _clock: list[int]
     _owned: bool
+    _gated: bool
 
     # The operators and methods below are bound by minifcn.ops.methods, a floor higher, so that this
     # file needs to know no operation; backward is minifcn.graph.backward.
@@ -111,6 +113,7 @@ class Tensor:
         self._creator = None
         self._clock = [0]
         self._owned = False
+        self._gated = False
 
     # -- what it is --------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out
 from minifcn.kernels.runs import LINE, _read, _write, begin, taken
 
-TURNS = 10_000_000  # that a job waits at most, seconds
+TURNS = 1_000_000_000  # that a job waits at most: a few seconds
 
 
 @serial
@@ -58,6 +58,12 @@ def _wait_for_others(number, place, count, others):  # type: ignore[no-untyped-d
 @kernel
 def _wait_for_others_all(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_wait_for_others, count, arguments)
+
+
+def test_fewer_than_none_is_none() -> None:
+    met = np.zeros((4, 1))
+    _mark_all(-100, (met, np.zeros(4, np.int64), 1.0, (0, 1), None, True))
+    assert not met.any()
 
 
 def test_what_a_slow_thread_has_not_begun_others_do() -> None:

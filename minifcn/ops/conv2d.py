@@ -50,7 +50,7 @@ class Conv2d(Function):
 
     def __init__(self, settings: Settings, out: Pair, relu: bool = False) -> None:
         self.settings, self.out = settings, out
-        self.relu = self.reads_output = relu
+        self.relu = self.reads_output = self.gates = relu
 
     def forward(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         self.size, self.kernel = x.shape[2:], weight.shape[2:]
@@ -65,10 +65,12 @@ class Conv2d(Function):
         d_bias: Tensor | None = None
         if self.relu and is_grad_enabled():
             grad = Gate(kernels.positive(self.output))(grad)
-        elif self.relu:
+        elif self.relu and not grad._gated:
             grad, d_bias = _gated_sum(grad, self.output)
         if self.needs[0]:
-            d_x = ConvTranspose2d(self.settings, self.size)(grad, weight, None)
+            gate = self._gate(x, grad, weight)
+            d_x = ConvTranspose2d(self.settings, self.size, gate)(grad, weight, None)
+            d_x._gated = gate is not None
         if self.needs[1] and self.needs[2] and d_bias is None and not is_grad_enabled():
             d_weight, d_bias = _weight_and_bias(x, grad, self.kernel, self.settings)
         elif self.needs[1]:
@@ -76,6 +78,17 @@ class Conv2d(Function):
         if self.needs[2] and d_bias is None:
             d_bias = ChannelSum()(grad)
         return d_x, d_weight, d_bias if self.needs[2] else None
+
+    def _gate(self, x: Tensor | None, grad: Tensor, weight: Tensor) -> np.ndarray | None:
+        """x, where its gradient counts only where x is positive, and the kernel can see to that."""
+        node = self.nodes[0]
+        if x is None or is_grad_enabled() or not isinstance(node, Function):
+            return None
+        if not node.gates or node.result is not None:  # somebody looks at it
+            return None
+        rows = channels_last(grad.data)
+        joins = kernels.joins_gate(rows, weight.data, *self.settings, self.size)
+        return channels_last(x.data) if joins else None
 
 
 def _gated_sum(grad: Tensor, y: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -96,17 +109,21 @@ def _weight_and_bias(
 
 
 class ConvTranspose2d(Function):
-    """The adjoint of `Conv2d` in x: every output pixel gives back through the taps that read it."""
+    """The adjoint of `Conv2d` in x: every output pixel gives back through the taps that read it.
+
+    With a ``gate``, which has no derivative here, 0 where that is not positive.
+    """
 
     reads = {0: (1,), 1: (0,), 2: ()}
     makes_new = True
 
-    def __init__(self, settings: Settings, size: Pair) -> None:
-        self.settings, self.size = settings, size
+    def __init__(self, settings: Settings, size: Pair, gate: np.ndarray | None = None) -> None:
+        self.settings, self.size, self.gate = settings, size, gate
 
     def forward(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         self.input_size, self.kernel = x.shape[2:], weight.shape[2:]
-        y = kernels.conv_transpose2d(channels_last(x), weight, bias, *self.settings, self.size)
+        rows, settings = channels_last(x), self.settings
+        y = kernels.conv_transpose2d(rows, weight, bias, *settings, self.size, self.gate)
         return channels_first(y)
 
     def backward(self, grad: Tensor) -> tuple[Tensor | None, ...]:
