@@ -95,6 +95,7 @@ def conv_transpose2d(
     With a ``gate`` like y, y is 0 where that is not positive; only where `joins_gate` says so.
     """
     c, k, r, s = weight.shape
+    assert gate is None or joins_gate(x, weight, stride, dilation, groups, out)
     if device.is_gpu(x):
         windows = (r, s), stride, padding, dilation
         return conv2d_cuda.conv_transpose2d(x, weight, bias, windows, groups, out)
@@ -105,9 +106,7 @@ def conv_transpose2d(
     if device.is_reference():
         taps = transposed((r, s), stride, padding, dilation, out)
         return _taps_numpy(x, by_tap, _bias(bias, by_tap), taps, groups, out)
-    how = algorithm.choose(
-        "input", c, groups * k, (r, s), stride, dilation, groups, out, len(x), x.dtype
-    )
+    how = _choose_transposed(x, weight, stride, dilation, groups, out)
     if how in algorithm.WINOGRAD:  # the same convolution backwards: taps in the opposite order
         pad = (r - 1) * dilation[0] - padding[0], (s - 1) * dilation[1] - padding[1]
         m, pad = algorithm.WINOGRAD[how], pad if stride == (1, 1) else padding
@@ -126,22 +125,22 @@ def conv_transpose2d(
 
 
 def joins_gate(
-    x: np.ndarray,
-    weight: np.ndarray,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
-    out: Pair,
+    x: np.ndarray, weight: np.ndarray, stride: Pair, dilation: Pair, groups: int, out: Pair
 ) -> bool:
     """Whether `conv_transpose2d` of these arguments can take a gate: where Winograd's serves."""
     if device.is_gpu(x) or device.is_reference():
         return False
-    c, k, r, s = weight.shape
-    how = algorithm.choose(
-        "input", c, groups * k, (r, s), stride, dilation, groups, out, len(x), x.dtype
-    )
-    return how in algorithm.WINOGRAD
+    return _choose_transposed(x, weight, stride, dilation, groups, out) in algorithm.WINOGRAD
+
+
+def _choose_transposed(
+    x: np.ndarray, weight: np.ndarray, stride: Pair, dilation: Pair, groups: int, out: Pair
+) -> str:
+    c, k, *kernel = weight.shape
+    return algorithm.choose(
+        "input", c, groups * k, (kernel[0], kernel[1]), stride, dilation, groups, out, len(x),
+        x.dtype,
+    )  # fmt: skip
 
 
 def conv2d_weight(

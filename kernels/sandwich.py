@@ -32,7 +32,7 @@ class Side(NamedTuple):
 
 
 Sides = tuple[Side, Side]
-PLAIN, FINISHED, SUMMED = range(3)
+PLAIN, FINISHED, SUMMED = range(3)  # what is done beside: nothing, a layer's end, the patch's sum
 
 
 def twice(side: Side) -> Sides:
