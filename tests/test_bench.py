@@ -167,15 +167,17 @@ def test_a_worker_that_dies_leaves_its_last_words():
         process.time(TINY, 1, 1)
 
 
-def test_settings_that_bend_the_blas_are_not_inherited(monkeypatch):
+def test_settings_that_slow_one_contender_are_not_inherited(monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     with Process(TEXTBOOK, {"MINIFCN_TEST": "1"}) as process:
         process.ask({"ask": "threads"}, 60)
         if not os.path.exists("/proc/self/environ"):
             pytest.skip("no /proc here")
         with open(f"/proc/{process._process.pid}/environ") as file:
             variables = file.read()
-    assert "OPENBLAS_CORETYPE" not in variables and "MINIFCN_TEST=1" in variables
+    assert "OPENBLAS_CORETYPE" not in variables and "PYTHONDONTWRITE" not in variables
+    assert "MINIFCN_TEST=1" in variables
 
 
 def test_repetitions_end_with_the_budget():

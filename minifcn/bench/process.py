@@ -17,8 +17,9 @@ import minifcn
 from minifcn.bench.cases import Case, to_json
 from minifcn.bench.contenders import Contender
 
-# Settings that bend NumPy's BLAS to a processor that it was not built for.
-NOT_INHERITED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+# The first two bend NumPy's BLAS to a processor that it was not built for; the third has a checkout's
+# Python source compiled anew in every process, where that of an installed package is compiled once.
+NOT_INHERITED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYTHONDONTWRITEBYTECODE")
 
 
 class Failed(Exception):
