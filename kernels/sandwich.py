@@ -153,8 +153,8 @@ def _write(side: Side, emit: Emitter, signature: Any, args: Any, kind: int) -> N
             if apart and j + apart >= b:  # that column is not in this patch yet
                 for place in places:
                     emit.prefetch(emit.at(place, emit.times(x_column, apart)), level=1)
-            for r in range(a):
-                builder.store(_combined(emit, matrix[r], column), half[r, j])
+            for r, value in enumerate(_product(emit, matrix, column)):
+                builder.store(value, half[r, j])
             if kind == SUMMED:
                 sums.append(reduce(builder.fadd, column))
         if kind == SUMMED:
@@ -162,7 +162,7 @@ def _write(side: Side, emit: Emitter, signature: Any, args: Any, kind: int) -> N
         for r in range(a):
             row = [builder.load(half[r, j]) for j in range(b)]
             left = emit.at(result, emit.times(d_row, r))
-            values = [_combined(emit, matrix[q], row) for q in range(a)]
+            values = _product(emit, matrix, row)
             places = [emit.at(left, emit.times(d_column, q)) for q in range(a)]
             if kind == FINISHED:
                 bias = emit.load(emit.at(start, channel))
@@ -204,6 +204,52 @@ def _passed(
             builder.store(builder.select(positive, value, zero), place)
             emit.prefetch(emit.at(gate, ahead), level=1)
     return [builder.load(place) for place in passed]
+
+
+def _product(emit: Emitter, matrix: np.ndarray, values: list[Any]) -> list[Any]:
+    """The matrix times a column of values, with what two rows or two columns share computed once.
+
+    Points p and −p give rows (or columns) that differ in the sign of every other element::
+
+        e ± p·o,   e = x₀ + p²·x₂ + …,   o = x₁ + p²·x₃ + …
+
+    so the even and the odd part of such a pair serve both.
+    """
+    matrix, values = matrix.astype(np.float64), list(values)
+    for i, j in _mirrored(matrix.T):  # f·x + f·y = f·(x + y), and f·x − f·y = f·(x − y)
+        x, y = values[i], values[j]
+        values[i], values[j] = emit.builder.fadd(x, y), emit.builder.fsub(x, y)
+        matrix[:, [i, j]] = _halves(matrix[:, i], matrix[:, j]).T
+    results: list[Any] = [None] * len(matrix)
+    for i, j in _mirrored(matrix):
+        even, odd = _halves(matrix[i], matrix[j])
+        p = odd[np.flatnonzero(odd)[0]]
+        e, o = _combined(emit, even, values), _combined(emit, odd / p, values)
+        for row, sign in ((i, p), (j, -p)):
+            results[row] = emit.multiply_add(emit.constant(sign), o, e)
+    return [
+        _combined(emit, row, values) if result is None else result
+        for row, result in zip(matrix, results, strict=True)
+    ]
+
+
+def _mirrored(rows: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of rows, each row in one pair at most, that differ in signs alone, here and there."""
+    pairs: list[tuple[int, int]] = []
+    for j in range(len(rows)):
+        for i in range(j):
+            free = not any({i, j} & set(pair) for pair in pairs)
+            if free and np.array_equal(abs(rows[i]), abs(rows[j])):
+                even, odd = _halves(rows[i], rows[j])
+                longest = max(np.count_nonzero(even), np.count_nonzero(odd))
+                if even.any() and odd.any() and longest > 1:  # else nothing is shared
+                    pairs.append((i, j))
+    return pairs
+
+
+def _halves(row: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+    """What two rows have alike, and what they have with opposite signs."""
+    return np.array([(row + mirrored) / 2, (row - mirrored) / 2])
 
 
 def _combined(emit: Emitter, coefficients: np.ndarray, values: list[Any]) -> Any:

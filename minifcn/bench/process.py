@@ -17,8 +17,8 @@ import minifcn
 from minifcn.bench.cases import Case, to_json
 from minifcn.bench.contenders import Contender
 
-# The first two bend NumPy's BLAS to a processor that it was not built for; the third has a checkout's
-# Python source compiled anew in every process, where that of an installed package is compiled once.
+# The first two bend NumPy's BLAS to a processor that it was not built for. With the third, Python
+# compiles a checkout's source in every process anew; an installed package's is compiled once.
 NOT_INHERITED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYTHONDONTWRITEBYTECODE")
 
 
