@@ -6,7 +6,7 @@ The idea: a convolution is a product of polynomials, Y(z) = g(z)·d(z); evaluate
 multiply there, interpolate (Toom, Cook). Which points decides how errors grow. With 0, ±⅝, ±3⁄2
 and ∞ for m = 4, float32 rounds 2.1 to 2.9 times as much as PyTorch's plain sums (root mean square,
 16 to 256 channels); with 0, ±1, ½, −2 and ∞ half as much again. Points in pairs also put more zeros
-into B.
+into B, and what a point and its negative share is computed once: see `sandwich`.
 
 **Stride 2.** The even and the odd pixels of a row are two pictures: one meets taps 0 and 2, the
 other tap 1. Two results of two taps take three products in place of four, and two of one tap two::

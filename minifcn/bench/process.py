@@ -22,6 +22,11 @@ from minifcn.bench.contenders import Contender
 NOT_INHERITED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYTHONDONTWRITEBYTECODE")
 
 
+def inherited() -> dict[str, str]:
+    """This process's environment, for a contender's."""
+    return {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+
+
 class Failed(Exception):
     """A contender could not compute a case; the text says why, in one line."""
 
@@ -34,7 +39,7 @@ class Process:
 
     def __init__(self, contender: Contender, environment: Mapping[str, str] | None = None) -> None:
         self.contender = contender
-        variables = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED}
+        variables = inherited()
         # This minifcn, wherever it was found, and -P: nothing from the folder we are in.
         here = str(Path(minifcn.__file__).parents[1])
         path = os.pathsep.join(p for p in (here, variables.get("PYTHONPATH", "")) if p)

@@ -16,7 +16,7 @@ from minifcn.bench import cases
 from minifcn.bench.cases import Case, Convolution, Prediction, TrainingStep
 from minifcn.bench.contenders import COMPILED, CPU, REFERENCE, TEXTBOOK, TORCH, Contender
 from minifcn.bench.duel import Arena
-from minifcn.bench.process import Failed, Process
+from minifcn.bench.process import Failed, Process, inherited
 from minifcn.bench.row import AT_LEAST, AT_MOST, Row
 
 SUITES = ("layers", "step", "predict", "memory", "startup", "threads")
@@ -124,7 +124,7 @@ def _seconds_to_import(name: str) -> float:
     start = time.perf_counter()
     subprocess.run(
         [sys.executable, "-P", "-c", f"import {name}"],
-        env={**os.environ, "PYTHONPATH": here},
+        env={**inherited(), "PYTHONPATH": here},
         check=True,
     )
     return time.perf_counter() - start
