@@ -32,11 +32,11 @@ from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.pack import in_memory
 from minifcn.kernels.row import clear, copy, copy_vector
 from minifcn.kernels.taps import Pair, Taps
-from minifcn.kernels.tile import TALL, covered, lanes, tiles
+from minifcn.kernels.tile import MOST, TALL, block, covered, lanes, tiles
 from minifcn.kernels.turn import turn
 
 # What a thread works on at a time stays in its second-level cache:
-BLOCKS = 8  # columns of tiles
+BLOCKS = 12  # pairs of vectors of columns, for eight tiles of three
 DEPTH = 128  # channels, whose products are summed before they are added to what is there
 PIXELS = 384  # of many; of FEW_PIXELS under MANY_WEIGHTS all
 
@@ -98,18 +98,18 @@ class Plan(NamedTuple):
 def _plan(
     taps: Taps, n: int, groups: int, weights: int, c: int, k: int, dtype: Any, threads: int
 ) -> Plan:
-    wide, side = 2 * lanes(dtype), lanes(dtype)
-    work = _shares(taps, n, groups, weights, k, wide, threads)
+    side = lanes(dtype)
+    work = _shares(taps, n, groups, weights, k, 2 * side, threads)
     most, across = int(work[:, 3].max()), int((work[:, 5] - work[:, 4]).max())
-    across = -(-across // wide) * wide
+    across = max(2, -(-across // side)) * side
     rooms = workspace.Rooms(
         (dtype, (threads, (most + 1) * across)),
-        (dtype, (threads, min(c, DEPTH) * wide)),
+        (dtype, (threads, min(c, DEPTH) * MOST * side)),
         (np.int64, (threads, 2, workspace.whole_lines(most + 2 * TALL, np.int64))),
     )
     order = taps.order[:, 0].copy()  # the kernel elements, as they are read
     settings = (
-        order, taps.offset, taps.phases, taps.in_stride, taps.out_stride, work, c, wide, side,
+        order, taps.offset, taps.phases, taps.in_stride, taps.out_stride, work, c, side,
     )  # fmt: skip
     return Plan(rooms, work, settings)
 
@@ -149,21 +149,21 @@ def _shares(
 
 
 @serial
-def _bring_weights(weights, turned, tap, low, depth, left, width, block, wide, side, c, k):  # type: ignore[no-untyped-def]
+def _bring_weights(weights, turned, tap, low, depth, left, width, target, wide, side, c, k):  # type: ignore[no-untyped-def]
     """Some channels of a tap's weights for one column of tiles: (depth, wide), zeros beyond."""
     if turned:  # (taps, K, C) in memory
-        turn(weights, (tap * k + left) * c + low, c, width, depth, block, np.int64(0), wide, side)
+        turn(weights, (tap * k + left) * c + low, c, width, depth, target, np.int64(0), wide, side)
     else:
         for d in range(depth):
             at = (tap * c + low + d) * k + left
             if width < wide:
-                copy(block, d * wide, weights, at, width)
+                copy(target, d * wide, weights, at, width)
                 continue
-            copy_vector(block, d * wide, weights, at)
-            copy_vector(block, d * wide + side, weights, at + side)
+            for e in range(0, wide, side):
+                copy_vector(target, d * wide + e, weights, at + e)
     if width < wide:
         for d in range(depth):
-            clear(block, d * wide + width, wide - width)
+            clear(target, d * wide + width, wide - width)
 
 
 @serial
@@ -182,18 +182,17 @@ def _pace(rows, length, side, every):  # type: ignore[no-untyped-def]
 
 @serial
 def _tap_piece(  # type: ignore[no-untyped-def]
-    item, x, weights, turned, bias, y, totals, blocks, places, floor, order, offset, phases, steps,
-    out_steps, work, c, wide, side,
+    item, x, weights, turned, bias, y, totals, brought, places, floor, order, offset, phases, steps,
+    out_steps, work, c, side,
 ):  # fmt: skip
     k = y.shape[3]
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     g, f, pixel, count, left, right = work[item]
     top, first_column, height, width, first, last, _ = phases[f]
-    sums, block = totals[nb.get_thread_id()], blocks[nb.get_thread_id()]
+    sums, target = totals[nb.get_thread_id()], brought[nb.get_thread_id()]
     at, to = places[nb.get_thread_id(), 0], places[nb.get_thread_id(), 1]
     used = right - left
-    parts = (used + wide - 1) // wide
-    across = parts * wide
+    across = max(2, (used + side - 1) // side) * side
     for m in range(count):
         copy(sums, m * across, bias, left, used)
         clear(sums, m * across + used, across - used)
@@ -206,7 +205,11 @@ def _tap_piece(  # type: ignore[no-untyped-def]
             continue
         for m in range(met, covered(met)):  # a tile that hangs over adds to a row of its own
             at[m], to[m] = at[0], count * across
-        talls, shorts = tiles(met)
+        row_of_tiles, column = 0, 0
+        while column < across:
+            wide = block(across - column, side)
+            talls, shorts, _, _ = tiles(met, 2 * wide // side)
+            row_of_tiles, column = row_of_tiles + talls + shorts, column + wide
         for low in range(0, c, DEPTH):
             depth = min(DEPTH, c - low)
             after, beyond = (t, low + DEPTH) if low + DEPTH < c else (min(t + 1, last - 1), 0)
@@ -216,17 +219,19 @@ def _tap_piece(  # type: ignore[no-untyped-def]
             else:
                 rows, row, length = min(DEPTH, c - beyond), k, used
                 soon = (order[after] * c + beyond) * k + left
-            every = depth * parts * (talls + shorts)
-            size, wait = _pace(rows, length, side, every)
-            for j in range(parts):
+            size, wait = _pace(rows, length, side, depth * row_of_tiles)
+            column, done = 0, 0
+            while column < across:
+                wide = block(across - column, side)
                 _bring_weights(
-                    weights, turned, order[t], low, depth, left + j * wide,
-                    min(wide, used - j * wide), block, wide, side, c, k,
+                    weights, turned, order[t], low, depth, left + column,
+                    min(wide, used - column), target, wide, side, c, k,
                 )  # fmt: skip
-                gathered_strip(
-                    flat_x, g * c + low, block, 0, sums, j * wide, at, to, depth, met,
-                    weights, soon, row, size, wait, every * j // parts,
+                done = gathered_strip(
+                    flat_x, g * c + low, target, 0, sums, column, at, to, depth, met,
+                    2 * wide // side, weights, soon, row, size, wait, done,
                 )  # fmt: skip
+                column += wide
     image, i, j = pixel // (height * width), pixel // width % height, pixel % width
     for m in range(count):
         row = (image * y.shape[1] + top + i * out_steps[0]) * y.shape[2]

@@ -8,7 +8,7 @@ what is summed over:
     C[to[i] + j] += Σ_k A[at[i] + k] · B[k, j]        pixels i, input channels k
     C[i, j]      += Σ_m A[at[m] + i] · B[m, j]        input channels i, pixels m
 
-with j < two vectors of output channels, or fewer. Nothing is copied, and pixels that a tap would
+with j < three vectors of output channels, or fewer. Nothing is copied, and pixels that a tap would
 only meet with padding are not in the list.
 
 Source: Dukhan, "The Indirect Convolution Algorithm", arXiv:1907.02129 (2019).
@@ -26,46 +26,72 @@ from numba.extending import intrinsic
 
 from minifcn.kernels import address
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.tile import BLOCK, PIECE, SHORT, TALL, Sums, each_tile, tiles
+from minifcn.kernels.tile import BLOCK, NARROW, PIECE, SHORT, TALL, WIDE, Sums, each_tile, tiles
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter, pointer
 
+#: the kinds of tiles of `gathered_strip`: whole vectors, two of them or more
+WHOLE = ((TALL, 4), (SHORT, 4), *WIDE)
 
-def _tile_of(height: int) -> Any:
-    """A tile of ``height`` rows and two vectors, for float32 and float64."""
 
-    @intrinsic
-    def tile(  # type: ignore[no-untyped-def]
-        typing, A, a, B, b, C, c, at, first, to, same, K, W, w, w_row, length, wait, done
-    ):
-        if any(array.dtype != A.dtype for array in (B, C)) or A.dtype not in LLVM_FLOAT:
-            return None
-        n = types.int64
-        signature = types.void(A, n, B, n, C, n, at, n, to, n, n, W, n, n, n, n, n)
+@intrinsic
+def _tile(  # type: ignore[no-untyped-def]
+    typing,
+    height,
+    halves,
+    A,
+    a,
+    B,
+    b,
+    C,
+    c,
+    at,
+    first,
+    to,
+    same,
+    K,
+    W,
+    w,
+    w_row,
+    length,
+    wait,
+    done,
+):
+    """One tile of ``height`` rows and so many half vectors, for float32 and float64."""
+    if any(array.dtype != A.dtype for array in (B, C)) or A.dtype not in LLVM_FLOAT:
+        return None
+    n = types.int64
+    signature = types.void(n, n, A, n, B, n, C, n, at, n, to, n, n, W, n, n, n, n, n)
 
-        def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            emit = Emitter(context, builder, A.dtype)
-            left, right, end, at, to, soon = (
-                pointer(context, builder, signature, args, which) for which in (0, 2, 4, 6, 8, 11)
-            )
-            depth, w_row, length, wait, done = args[10], *args[13:]
-            within = builder.sub(builder.shl(emit.integer(1), length), emit.integer(1))
-            sums = Sums(emit, height, 4)
-            a_row = [emit.at(left, builder.load(emit.at(at, i))) for i in range(height)]
-            with cgutils.for_range(builder, depth) as loop:
-                row = emit.at(right, emit.times(loop.index, 2 * emit.width))
-                number = builder.lshr(builder.add(done, loop.index), wait)
-                w_at = builder.mul(builder.lshr(number, length), w_row)
-                w_at = builder.add(w_at, emit.times(builder.and_(number, within), emit.width))
-                emit.prefetch(emit.at(soon, w_at), level=2)
-                sums.add_products(row, lambda i: emit.at(a_row[i], loop.index))
-            for i in range(height):
-                c_row = emit.at(end, builder.load(emit.at(to, i)))
-                _add(sums, i, c_row)
-            return context.get_dummy_value()
+    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = Emitter(context, builder, A.dtype)
+        starts = [
+            pointer(context, builder, signature, args, which) for which in (2, 4, 6, 8, 10, 13)
+        ]
+        for rows, parts in each_tile(emit, args[0], args[1], WHOLE):
+            _write_tile(emit, rows, parts, starts, args[12], *args[15:])
+        return context.get_dummy_value()
 
-        return signature, code
+    return signature, code
 
-    return tile
+
+def _write_tile(
+    emit: Emitter, height: int, halves: int, starts: list[Any], depth: Any, w_row: Any,
+    length: Any, wait: Any, done: Any,
+) -> None:  # fmt: skip
+    """One kind of tile: from the addresses of A, B, C, at, to and W."""
+    builder, sums = emit.builder, Sums(emit, height, halves)
+    left, right, end, at, to, soon = starts
+    within = builder.sub(builder.shl(emit.integer(1), length), emit.integer(1))
+    a_row = [emit.at(left, builder.load(emit.at(at, i))) for i in range(height)]
+    with cgutils.for_range(builder, depth) as loop:
+        row = emit.at(right, emit.times(loop.index, halves // 2 * emit.width))
+        number = builder.lshr(builder.add(done, loop.index), wait)
+        w_at = builder.mul(builder.lshr(number, length), w_row)
+        w_at = builder.add(w_at, emit.times(builder.and_(number, within), emit.width))
+        emit.prefetch(emit.at(soon, w_at), level=2)
+        sums.add_products(row, lambda i: emit.at(a_row[i], loop.index))
+    for i in range(height):
+        _add(sums, i, emit.at(end, builder.load(emit.at(to, i))))
 
 
 @intrinsic
@@ -81,7 +107,7 @@ def _summing_tile(  # type: ignore[no-untyped-def]
     def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
         emit = Emitter(context, builder, A.dtype)
         starts = [pointer(context, builder, signature, args, which) for which in (2, 4, 6, 9)]
-        for rows, parts in each_tile(emit, args[0], args[1]):
+        for rows, parts in each_tile(emit, args[0], args[1], NARROW):
             _write_summing_tile(emit, rows, parts, starts, args[8], args[11], args[12])
         return context.get_dummy_value()
 
@@ -106,10 +132,6 @@ def _add(sums: Sums, i: int, row: Any) -> None:
     for part, at, total in sums.vectors(i):
         place = part.at(row, at)
         part.store(part.builder.fadd(part.load(place), total), place)
-
-
-# Module globals, not closures: otherwise Numba could not keep the callers' machine code on disk.
-_tall, _short = _tile_of(TALL), _tile_of(SHORT)
 
 
 @serial
@@ -138,33 +160,36 @@ def meetings(at, to, apart, offset, steps, grid, shape, first, pixel, end, most)
 
 @serial
 def gathered_strip(  # type: ignore[no-untyped-def]
-    A, a, B, b, C, c, at, to, depth, count, W, w, w_row, length, wait, done
+    A, a, B, b, C, c, at, to, depth, count, halves, W, w, w_row, length, wait, done
 ):
-    """``count`` rows of C, two vectors wide, tile under tile; B's rows lie one behind the other.
+    """``count`` rows of C, 4 or 6 half vectors wide, tile under tile; B's rows lie end to end.
 
     The last tile may hang over: at and to must hold `rows` (count) addresses. All ``depth``
     products are summed before they are added to C: a few hundred at most, for the rounding's sake.
 
     Beside them W begins to come to the second-level cache: rows of 2^``length`` vectors, ``w_row``
     apart, a vector in 2^``wait`` products, of which ``done`` were before these. Not faster than
-    needed: only so many lines can be on their way at once, and A and C need some.
+    needed: only so many lines can be on their way at once, and A and C need some. Returns the
+    products done with these.
     """
-    talls, shorts = tiles(count)
-    for i in range(talls):
-        _tall(A, a, B, b, C, c, at, i * TALL, to, i * TALL, depth, W, w, w_row, length, wait, done)
-        done += depth
-    for i in range(shorts):
-        row = talls * TALL + i * SHORT
-        _short(A, a, B, b, C, c, at, row, to, row, depth, W, w, w_row, length, wait, done)
-        done += depth
+    talls, shorts, tall, short = tiles(count, halves)
+    row = 0
+    for i in range(talls + shorts):
+        height = tall if i < talls else short
+        _tile(
+            height, halves, A, a, B, b, C, c, at, row, to, row, depth, W, w, w_row, length, wait,
+            done,
+        )  # fmt: skip
+        row, done = row + height, done + depth
+    return done
 
 
 def _summing_strip(A, a, at, first, B, b, b_k, C, c, c_row, pixels, count, halves):  # type: ignore[no-untyped-def]
-    talls, shorts = tiles(count)
+    talls, shorts, tall, short = tiles(count, halves)
     for low in range(0, pixels, BLOCK):
         a_at, c_at = a, c
         for i in range(talls + shorts):
-            height = TALL if i < talls else SHORT
+            height = tall if i < talls else short
             for m in range(low, min(pixels, low + BLOCK), PIECE):
                 size = min(PIECE, pixels - m)
                 _summing_tile(

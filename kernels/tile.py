@@ -11,6 +11,10 @@ or two), each A[i, k] is broadcast, and one fused multiply-add goes to each accu
       ⋮              ⋮            ⋮             of the 32 registers of AVX-512;
     A[11, k] →    acc11,0      acc11,1          6 × 2 + 3 of the 16 of AVX2 or SSE
 
+Where there are 32 registers, a row of B is best three vectors and a tile 8 rows high: of as many
+accumulators, 8 × 3, that reads 11 numbers and vectors in step k instead of 14, and so waits less
+for the caches. `blocks` cuts a matrix into such columns.
+
 A loop that LLVM vectorises by itself does not keep such a tile in registers, so the tile is written
 as LLVM code here, through `numba.extending.intrinsic`; everything around it is plain Numba.
 
@@ -18,7 +22,8 @@ as LLVM code here, through `numba.extending.intrinsic`; everything around it is 
 `narrow_columns` tells where that pays.
 
 Tiles come in two heights, which together make every multiple of 4 from 8 on (of 2 from 4 on, where
-there are 16 registers): channels and pixels seldom leave rows over that would be computed in vain.
+there are 16 registers; of 4, of three vectors): channels and pixels seldom leave rows over that
+would be computed in vain.
 
 A long sum is taken in pieces of 32 products, each summed from zero and then added: its rounding
 grows with the pieces, not with the products, and is a fifth of that of one long sum at 2,304.
@@ -35,10 +40,10 @@ Source: Goto, van de Geijn, "Anatomy of High-Performance Matrix Multiplication",
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -50,8 +55,18 @@ from minifcn.kernels import address
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.vector import HALVES, LLVM_FLOAT, REGISTERS, Emitter, lanes, pointer
 
-#: rows of the two tiles
+#: rows of the two tiles of one or two vectors
 TALL, SHORT = (12, 8) if REGISTERS == 32 else (6, 4)
+
+#: rows of the two tiles of three vectors, for which 16 registers are too few
+WIDE_TALL, WIDE_SHORT = 8, 4
+
+#: the kinds of tiles: their rows, and halves of a vector
+NARROW = tuple((rows, halves) for rows in (TALL, SHORT) for halves in (2, 3, 4))
+WIDE = ((WIDE_TALL, 6), (WIDE_SHORT, 6)) if REGISTERS == 32 else ()
+
+#: vectors of the widest
+MOST = 3 if WIDE else 2
 
 #: products that are summed before they are added to what is there
 PIECE = 32
@@ -63,6 +78,39 @@ BLOCK = 4 * PIECE
 def columns(dtype: Any, wanted: int) -> int:
     """The columns of a tile for a matrix of ``wanted`` columns: two vectors, or one if enough."""
     return lanes(dtype) if wanted <= lanes(dtype) else 2 * lanes(dtype)
+
+
+class Blocks(NamedTuple):
+    """A matrix's columns in blocks, each as wide as a tile.
+
+    Attributes:
+        ends: the first column of each block, and the end of the last: whole vectors.
+        shares: the first block of each of some even shares, and the end of the last.
+    """
+
+    ends: np.ndarray
+    shares: np.ndarray
+
+
+def blocks(dtype: Any, wanted: int, shares: int = 1) -> Blocks:
+    """The blocks of ``wanted`` columns, as `block` makes them in each of so many shares."""
+    vectors = -(-wanted // lanes(dtype))
+    ends, owned = [0], [0]
+    for share in range(shares):
+        end = vectors * (share + 1) // shares
+        while ends[-1] < end:
+            ends.append(ends[-1] + block.py_func(end - ends[-1], 1))
+        owned.append(len(ends) - 1)
+    return Blocks(np.array(ends) * lanes(dtype), np.array(owned))
+
+
+@serial
+def block(left, lanes):  # type: ignore[no-untyped-def]
+    """The columns of the next block, of whole vectors that are left: three, two or one of them.
+
+    Three make the fastest tile; of four, two and two are faster than three and one.
+    """
+    return 2 * lanes if left == 4 * lanes else min(left, MOST * lanes)
 
 
 def narrow_columns(dtype: Any, wanted: int) -> int:
@@ -79,27 +127,27 @@ def narrow_columns(dtype: Any, wanted: int) -> int:
 
 
 def half_vectors(dtype: Any, wide: int) -> int:
-    """What `strip` is told of a tile of ``wide`` columns: 2, 3 or 4 halves of a vector."""
+    """What `strip` is told of a tile of ``wide`` columns: 2, 3, 4 or 6 halves of a vector."""
     return 2 * wide // lanes(dtype)
 
 
 def rows(wanted: int) -> int:
-    """How many rows `strip` computes where ``wanted`` are wanted: the last tile may hang over."""
-    talls, shorts = tiles.py_func(wanted)
-    return int(talls * TALL + shorts * SHORT)
+    """How many rows `strip` computes at most where ``wanted`` are: the last tile may hang over."""
+    talls, shorts, tall, short = tiles.py_func(wanted, 4)
+    return int(talls * tall + shorts * short)
 
 
 class Sums:
     """The sums of a tile of ``height`` rows: variables that become registers, zero at first.
 
-    A row is a vector, then nothing, another half or another whole one: 2, 3 or 4 ``halves``.
+    A row is so many ``halves`` of a vector: whole ones first, of 3 one whole and one half.
     """
 
     def __init__(self, emit: Emitter, height: int, halves: int) -> None:
-        self.emit, self.height, self.parts = emit, height, [emit]
-        if halves > 2:
-            second = Emitter(emit.context, emit.builder, emit.number, halves - 2)
-            self.parts.append(second)
+        self.emit, self.height = emit, height
+        self.parts = [emit] * (halves // 2)
+        if halves % 2:
+            self.parts.append(Emitter(emit.context, emit.builder, emit.number, 1))
         with emit.builder.goto_entry_block():
             self.acc = [[emit.builder.alloca(e.vector) for e in self.parts] for _ in range(height)]
         for row in self.acc:
@@ -129,7 +177,7 @@ def _tile(  # type: ignore[no-untyped-def]
     typing, height, halves, A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, K, floor, past,
     ahead,
 ):  # fmt: skip
-    """One tile of ``height`` rows, `TALL` or `SHORT`, and 2, 3 or 4 ``halves`` of a vector."""
+    """One tile, of one of the kinds: so many rows, and ``halves`` of a vector."""
     if any(array.dtype != A.dtype for array in (B, S, C)) or A.dtype not in LLVM_FLOAT:
         return None
     n = types.int64
@@ -140,28 +188,29 @@ def _tile(  # type: ignore[no-untyped-def]
     def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
         emit = Emitter(context, builder, A.dtype)
         starts = [pointer(context, builder, signature, args, which) for which in (2, 6, 9, 12)]
-        for rows, parts in each_tile(emit, args[0], args[1]):
+        for rows, parts in each_tile(emit, args[0], args[1], NARROW + WIDE):
             _write_tile(emit, rows, parts, starts, args)
         return context.get_dummy_value()
 
     return signature, code
 
 
-def each_tile(emit: Emitter, height: Any, halves: Any) -> Iterator[tuple[int, int]]:
-    """The kinds of tiles, one after the other: write each, and the code will choose among them.
+def each_tile(
+    emit: Emitter, height: Any, halves: Any, kinds: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """The kinds, one after the other: write each tile, and the code will choose among them.
 
     ``height`` and ``halves`` are what the running code is given.
     """
     builder = emit.builder
     done = builder.append_basic_block("done")
     choice = builder.switch(builder.add(emit.times(height, 8), halves), done)
-    for rows in (TALL, SHORT):
-        for parts in (2, 3, 4):
-            block = builder.append_basic_block(f"tile.{rows}.{parts}")
-            choice.add_case(emit.integer(8 * rows + parts), block)
-            builder.position_at_end(block)
-            yield rows, parts
-            builder.branch(done)
+    for rows, parts in kinds:
+        block = builder.append_basic_block(f"tile.{rows}.{parts}")
+        choice.add_case(emit.integer(8 * rows + parts), block)
+        builder.position_at_end(block)
+        yield rows, parts
+        builder.branch(done)
     builder.position_at_end(done)
 
 
@@ -231,34 +280,42 @@ class Rows:
 
 
 @serial
-def tiles(wanted):  # type: ignore[no-untyped-def]
-    """(talls, shorts) that cover ``wanted`` rows: the fewest rows over, then the fewest tiles."""
+def tiles(wanted, halves):  # type: ignore[no-untyped-def]
+    """(talls, shorts, rows of a tall one, of a short one) that cover ``wanted`` rows.
+
+    The fewest rows over, then the fewest tiles, of so many ``halves`` of a vector.
+    """
+    if halves > 4:  # all by constants: divisions would take long, and a strip waits for them
+        units = (wanted + WIDE_SHORT - 1) // WIDE_SHORT
+        return units // 2, units % 2, WIDE_TALL, WIDE_SHORT
     best_talls, best_shorts, best = 0, 0, 1 << 62
     for shorts in range(3):
         talls = max(0, (wanted - shorts * SHORT + TALL - 1) // TALL)
         covered = talls * TALL + shorts * SHORT
         if covered >= wanted and covered < best:
             best_talls, best_shorts, best = talls, shorts, covered
-    return best_talls, best_shorts
+    return best_talls, best_shorts, TALL, SHORT
 
 
 @serial
 def covered(wanted):  # type: ignore[no-untyped-def]
     """`rows`, for compiled code."""
-    talls, shorts = tiles(wanted)
-    return talls * TALL + shorts * SHORT
+    talls, shorts, tall, short = tiles(wanted, 4)
+    return talls * tall + shorts * short
 
 
 def _strip(  # type: ignore[no-untyped-def]
     A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, depth, count, halves, floor, past, ahead
 ):
-    talls, shorts = tiles(count)
+    talls, shorts, tall, short = tiles(count, halves)
     lowest = type(floor)(-np.inf)
     for low in range(0, max(depth, 1), BLOCK):
         a_row_at, s_at, c_at = a + low * a_k, s, c  # no division here: a tile waits for its address
         for i in range(talls + shorts):
-            height = TALL if i < talls else SHORT
-            soon = ahead + i * b_k // 2 if ahead != 0 and i < 2 else 0  # half of each row of B
+            height = tall if i < talls else short
+            soon = 0
+            if ahead != 0 and 2 * i < halves:  # of each row of B one of its vectors
+                soon = ahead + 2 * i * b_k // halves
             for k in range(low, min(max(depth, 1), low + BLOCK), PIECE):
                 a_at, b_at, size = a_row_at + (k - low) * a_k, b + k * b_k, min(PIECE, depth - k)
                 before, at, step = (S, s_at, s_row) if k == 0 else (C, c_at, c_row)
@@ -294,13 +351,13 @@ def strip(  # type: ignore[no-untyped-def]
     typing, code, A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, depth, count, halves,
     floor, past, ahead,
 ):  # fmt: skip
-    """``count`` rows of C, 2, 3 or 4 half vectors wide, tile under tile, a `PIECE` of k at a time.
+    """``count`` rows of C, 2, 3, 4 or 6 half vectors wide, tile under tile, by a `PIECE` of k.
 
     The last tile may hang over: A, S and C must hold `rows` (count) rows. A `BLOCK` of B stays in
     the first cache while all rows meet it. ``past``: C is written past the caches (see `stream`),
     and every vector of it must start at a multiple of its bytes. ``ahead``: so far behind B (or
-    before it) lies what is needed next in its place; the first two tiles bring it into the
-    second-level cache. 0 for nothing.
+    before it) lies what is needed next in its place; the first tiles bring it into the second-level
+    cache, a vector of each row each. 0 for nothing.
     ``code`` is `strip_code` of the arrays' type.
     """
     if any(array.dtype != A.dtype for array in (B, S, C)) or A.dtype not in LLVM_FLOAT:

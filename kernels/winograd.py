@@ -57,14 +57,13 @@ from minifcn.kernels.taps import Pair
 from minifcn.kernels.tile import (
     PIECE,
     TALL,
-    columns,
-    half_vectors,
+    blocks,
     lanes,
     rows,
     strip,
     strip_code,
 )
-from minifcn.kernels.winograd_filters import PART, filter_of, padded, weights_part
+from minifcn.kernels.winograd_filters import PART, filter_of, padded, weights_at, weights_part
 from minifcn.kernels.winograd_matrices import STRIDED, TURNED, matrices
 from minifcn.kernels.winograd_tile import (
     count_tiles,
@@ -128,7 +127,7 @@ def conv(
         gated, *plan.settings,
     )  # fmt: skip
     if plan.shares:
-        every = *arguments, filters, kernel, plan.shares, flipped
+        every = *arguments, filters, kernel, plan.owned, flipped
         _columns_loop(tuple(turning), plan.chunks * plan.shares, every)
     else:
         of_weights = filters, weights, *plan.of_weights
@@ -140,9 +139,10 @@ class Plan(NamedTuple):
     """What `conv` decides by the shapes alone: once for each layer.
 
     Attributes:
-        across: columns of a group, in whole blocks.
+        across: columns of a group, in whole vectors.
         chunks: of tiles, in all groups.
         shares: into which the columns fall, where threads share those; 0 where they share tiles.
+        owned: the first block of columns of each share, and the end of the last.
         parts: of the weights, which the threads transform before they share the tiles.
         rooms: for transformed weights, the bias, patches, products, and edges.
         of_weights: what `weights_part` is told of them.
@@ -150,13 +150,14 @@ class Plan(NamedTuple):
             block's row; padding above and to the left of the first tile, rows and columns of the
             first tiles' results that lie before y, and the dilation; the tiles that cover y, those
             that a thread takes at a time, and the blocks of columns that meet these tiles' patches
-            before results are written; C, K, columns of a block and their halves of vectors; the
-            tile's lengths, whether it has four results a row, and whether it is `STRIDED`.
+            before results are written; C, K, the ends of a group's blocks, and a vector's lanes;
+            the tile's lengths, whether it has four results a row, and whether it is `STRIDED`.
     """
 
     across: int
     chunks: int
     shares: int
+    owned: np.ndarray
     parts: int
     rooms: workspace.Rooms
     of_weights: tuple[Any, ...]
@@ -179,8 +180,12 @@ def _plan(
     dtype: Any,
     threads: int,
 ) -> Plan:
-    wide, number = columns(dtype, k), np.dtype(dtype).itemsize
-    blocks, deep, line = -(-k // wide), whole_vectors(c, dtype), workspace.LINE // number
+    deep, across, number = (
+        whole_vectors(c, dtype),
+        whole_vectors(k, dtype),
+        np.dtype(dtype).itemsize,
+    )
+    pairs, line = -(-across // (2 * lanes(dtype))), workspace.LINE // number
     tile, cut = tile_of(m, stride, flipped), (0, 0)
     frequencies = tile.n**2
     if stride == 2 and flipped:
@@ -189,37 +194,40 @@ def _plan(
         cut = 1 - padding[0] % 2, 1 - padding[1] % 2
         padding = (1 - padding[0] + cut[0]) // 2, (1 - padding[1] + cut[1]) // 2
     tiles = count_tiles(n, (out[0] + cut[0], out[1] + cut[1]), dilation, tile.results)
-    # one row of weights more than needed: streams a power of two apart would share a cache set
-    if max(kernel) > 3 or (tiles <= FEW_TILES and groups * blocks >= threads):
-        weights = threads, frequencies, min(c, DEPTH) + 1, wide
+    few = tiles <= FEW_TILES and groups * pairs >= threads
+    if max(kernel) > 3 or few:
         chunk = max(1, min(tiles, FEW_TILES))
         if tiles > threads * chunk:
             chunk = _even(tiles, chunk, threads)
-        shares = min(blocks, max(threads if tiles < threads * chunk else 1, -(-blocks // BESIDE)))
-        deep, together = min(deep, DEPTH), -(-blocks // shares)
+        shares = min(pairs, max(threads if tiles < threads * chunk else 1, -(-pairs // BESIDE)))
+        ends, owned = blocks(dtype, k, shares)
+        wide, together = int(max(np.diff(ends))), int(max(np.diff(owned)))
+        weights, deep = (threads, frequencies, min(c, DEPTH) + 1, wide), min(deep, DEPTH)
     else:
-        weights, shares = (groups * blocks, frequencies, c + 1, wide), 0
+        ends, owned = blocks(dtype, k)
+        wide, shares = int(max(np.diff(ends))), 0
+        weights = groups, frequencies, c + 1, across
         size = frequencies * number * (deep + wide)
         chunk = max(PATCHES_BYTES // size, min(96, 12 * c // 32), TALL)
         chunk = _even(tiles, chunk, threads)
         large = frequencies * number * deep * chunk > 2 * PATCHES_BYTES
-        together = min(blocks, TOGETHER) if large else 1
+        together = min(len(ends) - 1, TOGETHER) if large else 1
     room = rows(chunk) + TALL
     rooms = workspace.Rooms(
         (dtype, weights),
-        (dtype, (groups, blocks * wide)),
+        (dtype, (groups, across)),
         (dtype, (threads, frequencies, room * deep + line)),
         (dtype, (threads, frequencies, together * (room * wide + line))),
         (dtype, (threads, frequencies * max(deep, wide))),
     )
     four, strided = tile.results == 4, None if stride == 1 else True
-    of_weights = c, wide, wide // lanes(dtype), tile.n, four, strided, flipped
+    of_weights = c, ends, lanes(dtype), tile.n, four, strided, flipped
     settings = (
         strip_code(dtype), np.zeros(wide, dtype), padding, cut, dilation, tiles, chunk, together, c,
-        k, wide, half_vectors(dtype, wide), tuple(tile), four, strided,
+        k, ends, lanes(dtype), tuple(tile), four, strided,
     )  # fmt: skip
-    chunks, parts = groups * -(-tiles // chunk), groups * blocks * -(-c // PART)
-    return Plan(blocks * wide, chunks, shares, parts, rooms, of_weights, settings)
+    chunks, parts = groups * -(-tiles // chunk), groups * (len(ends) - 1) * -(-c // PART)
+    return Plan(across, chunks, shares, owned, parts, rooms, of_weights, settings)
 
 
 def _even(tiles: int, chunk: int, threads: int) -> int:
@@ -287,11 +295,11 @@ def _write_results(  # type: ignore[no-untyped-def]
 @serial
 def _some_tiles(  # type: ignore[no-untyped-def]
     item, x, weights, start, y, gate, patches, products, edges, floor, past, gated, code, zeros,
-    padding, cut, dilation, tiles, chunk, together, c, k, wide, halves, tile, four, strided,
+    padding, cut, dilation, tiles, chunk, together, c, k, ends, lanes, tile, four, strided,
 ):  # fmt: skip
     """All columns of a chunk of tiles, with weights that were transformed for all."""
     _, p, q, _ = y.shape
-    blocks, lanes, reached = (k + wide - 1) // wide, 2 * wide // halves, (p + cut[0], q + cut[1])
+    blocks, across, reached = len(ends) - 1, ends[-1], (p + cut[0], q + cut[1])
     chunks = (tiles + chunk - 1) // chunk
     group, first = item // chunks, item % chunks * chunk
     count = min(chunk, tiles - first)
@@ -299,28 +307,32 @@ def _some_tiles(  # type: ignore[no-untyped-def]
     edge = edges[nb.get_thread_id()]
     apart, between, n = patch.shape[1], product.shape[1], tile[0]
     flat_patch, flat_product = patch.reshape(-1), product.reshape(-1)
-    deep, own, room = (c + lanes - 1) // lanes * lanes, (c + 1) * wide, between // together
+    deep, room = (c + lanes - 1) // lanes * lanes, between // together
+    of_group = group * weights_at(ends, blocks, 0, n, c)
     _patches_of(
         x, first, count, reached, padding, dilation, group * c, c, deep, edge, flat_patch, apart,
         tile, deep // lanes, four, strided,
     )  # fmt: skip
     for j in range(blocks):
-        block = group * blocks + j
         if j % together == 0:
             beside = min(together, blocks - j)
             for f in range(n * n):
                 for e in range(beside):
-                    after = n * n if e < beside - 1 else 1 - e * n * n  # the block met next
+                    wide = ends[j + e + 1] - ends[j + e]
+                    at = weights_at(ends, j + e, f, n, c)
+                    met_next = (j + e + 1, f) if e < beside - 1 else (j, f + 1)
+                    after = weights_at(ends, *met_next, n, c) - at
                     strip(
                         code, flat_patch, f * apart, deep, 1,
-                        weights, ((block + e) * n * n + f) * own, wide, zeros, 0, 0,
-                        flat_product, f * between + e * room, wide, c, count, halves,
-                        x.dtype.type(-np.inf), False, after * own,
+                        weights, of_group + at, wide, zeros, 0, 0,
+                        flat_product, f * between + e * room, wide, c, count, 2 * wide // lanes,
+                        x.dtype.type(-np.inf), False, after,
                     )  # fmt: skip
+        low, wide = ends[j], ends[j + 1] - ends[j]
         _write_results(
             y, gate, flat_product, j % together * room, between, first, count, reached, cut,
-            dilation, group * k + j * wide, min(wide, k - j * wide), wide, wide // lanes, start,
-            block * wide, edge, tile, four, strided, floor, past, gated,
+            dilation, group * k + low, min(wide, k - low), wide, wide // lanes, start,
+            group * across + low, edge, tile, four, strided, floor, past, gated,
         )  # fmt: skip
     if past:
         fence()
@@ -329,14 +341,14 @@ def _some_tiles(  # type: ignore[no-untyped-def]
 @serial
 def _some_columns(  # type: ignore[no-untyped-def]
     item, x, weights, start, y, gate, patches, products, edges, floor, past, gated, code, zeros,
-    padding, cut, dilation, tiles, chunk, together, c, k, wide, halves, tile, four, strided, by_tap,
-    kernel, shares, flipped,
+    padding, cut, dilation, tiles, chunk, together, c, k, ends, lanes, tile, four, strided, by_tap,
+    kernel, owned, flipped,
 ):  # fmt: skip
     """Some columns of a chunk of tiles: weights are transformed on the way, `DEPTH` channels."""
     _, p, q, all_k = y.shape
-    groups, blocks, reached = all_k // k, (k + wide - 1) // wide, (p + cut[0], q + cut[1])
-    lanes, n = 2 * wide // halves, tile[0]
+    groups, across, reached, n = all_k // k, ends[-1], (p + cut[0], q + cut[1]), tile[0]
     chunks = (tiles + chunk - 1) // chunk
+    shares = len(owned) - 1
     share, group = item % shares, item // shares // chunks
     first = item // shares % chunks * chunk
     count = min(chunk, tiles - first)
@@ -344,7 +356,7 @@ def _some_columns(  # type: ignore[no-untyped-def]
     edge = edges[nb.get_thread_id()]
     apart, between = patch.shape[1], product.shape[1]
     flat_patch, flat_product = patch.reshape(-1), product.reshape(-1)
-    low_block, high_block = blocks * share // shares, blocks * (share + 1) // shares
+    low_block, high_block = owned[share], owned[share + 1]
     room = between // together  # for the products of a block
     own = weights.size // len(patches) // (n * n)  # of a frequency's weights
     at = nb.get_thread_id() * n * n * own
@@ -361,10 +373,10 @@ def _some_columns(  # type: ignore[no-untyped-def]
             edge, flat_patch, apart, tile, deep // lanes, four, strided,
         )  # fmt: skip
         for j in range(low_block, high_block):
-            here = (j - low_block) * room
+            here, wide = (j - low_block) * room, ends[j + 1] - ends[j]
             for e in range(depth):
                 filter_of(
-                    by_tap, c, groups * blocks * wide, low + e, (group * blocks + j) * wide,
+                    by_tap, c, groups * across, low + e, group * across + ends[j],
                     kernel, part_row, part_column, edge, weights, at + e * wide, n, own,
                     wide // lanes, wide, four, strided, flipped,
                 )  # fmt: skip
@@ -375,13 +387,14 @@ def _some_columns(  # type: ignore[no-untyped-def]
                 strip(
                     code, flat_patch, f * apart, deep, 1, weights, at + f * own, wide,
                     before, at_before, before_row, flat_product, f * between + here, wide,
-                    depth, count, halves, x.dtype.type(-np.inf), False, 0,
+                    depth, count, 2 * wide // lanes, x.dtype.type(-np.inf), False, 0,
                 )  # fmt: skip
     for j in range(low_block, high_block):
+        wide = ends[j + 1] - ends[j]
         _write_results(
             y, gate, flat_product, (j - low_block) * room, between, first, count, reached, cut,
-            dilation, group * k + j * wide, min(wide, k - j * wide), wide, wide // lanes, start,
-            (group * blocks + j) * wide, edge, tile, four, strided, floor, past, gated,
+            dilation, group * k + ends[j], min(wide, k - ends[j]), wide, wide // lanes, start,
+            group * across + ends[j], edge, tile, four, strided, floor, past, gated,
         )  # fmt: skip
     if past:
         fence()

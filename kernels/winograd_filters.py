@@ -62,18 +62,27 @@ def filter_of(  # type: ignore[no-untyped-def]
 
 
 @serial
-def weights_part(item, by_tap, weights, channels, wide, vectors, n, four, strided, flipped):  # type: ignore[no-untyped-def]
-    """G g Gᵀ of every filter: (9, C, blocks · wide) → (blocks, n², C + 1, wide).
+def weights_at(ends, j, f, n, channels):  # type: ignore[no-untyped-def]
+    """Where in a group's weights those of frequency f in block j begin; see `weights_part`."""
+    return (channels + 1) * (n * n * ends[j] + f * (ends[min(j + 1, len(ends) - 1)] - ends[j]))
+
+
+@serial
+def weights_part(item, by_tap, weights, channels, ends, lanes, n, four, strided, flipped):  # type: ignore[no-untyped-def]
+    """G g Gᵀ of every filter: (9, C, groups · K) → (n², C + 1, columns) by group and block.
 
     Block by block, so that each frequency's weights are written one after the other: the processor
     sees n² streams coming, and fetches their lines.
     """
-    k = by_tap.size // (9 * channels)
-    step, parts = (channels + 1) * wide, (channels + PART - 1) // PART
+    k, blocks = by_tap.size // (9 * channels), len(ends) - 1
+    parts = (channels + PART - 1) // PART
     upper_left, tap = (8 * channels * k, -channels * k) if flipped else (0, channels * k)
-    j, first = item // parts, item % parts * PART
+    first, j, group = item % parts * PART, item // parts % blocks, item // parts // blocks
+    wide, column = ends[j + 1] - ends[j], group * ends[-1] + ends[j]
+    at = group * weights_at(ends, blocks, 0, n, channels) + weights_at(ends, j, 0, n, channels)
+    step = (channels + 1) * wide
     for c in range(first, min(first + PART, channels)):
         _filter(
-            four, strided, by_tap, upper_left + c * k + j * wide, 3 * tap, tap, weights,
-            j * n * n * step + c * wide, n * step, step, vectors,
+            four, strided, by_tap, upper_left + c * k + column, 3 * tap, tap, weights,
+            at + c * wide, n * step, step, wide // lanes,
         )  # fmt: skip

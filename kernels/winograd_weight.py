@@ -29,10 +29,10 @@ from minifcn.kernels.parts import add_bias, add_parts
 from minifcn.kernels.sandwich import Side, sandwich_of, summed_sandwich_of, twice
 from minifcn.kernels.taps import Pair
 from minifcn.kernels.tile import (
+    MOST,
     PIECE,
     TALL,
-    columns,
-    half_vectors,
+    block,
     lanes,
     strip,
     strip_code,
@@ -98,14 +98,14 @@ class Plan(NamedTuple):
     """What `weight` decides by the shapes alone: once for each layer.
 
     Attributes:
-        across: K filled up to whole blocks.
+        across: K filled up to whole vectors.
         parts: into which all tiles fall; each gives a gradient, and they are added up in the end.
         rounds: how the jobs follow one another: those of a round at the same time, (rounds, 2).
         rooms: for sums for the bias, patches, gradients, sums, and edges.
         settings: what `_weight_job` is told: padding, dilation and groups; the jobs, the channels
             and the filters of `Work`, whether one round is all, and its chunk; zeros of a block's
-            row, its columns and their halves of vectors; the code of `strip`; the tile's lengths,
-            whether it has four results a row, and whether it is `STRIDED`.
+            row, and a vector's lanes; the code of `strip`; the tile's lengths, whether it has four
+            results a row, and whether it is `STRIDED`.
     """
 
     across: int
@@ -129,13 +129,13 @@ def _plan(
     dtype: Any,
     threads: int,
 ) -> Plan:
-    wide, side, number = columns(dtype, k), lanes(dtype), np.dtype(dtype).itemsize
-    whole, line = -(-k // wide) * wide, workspace.LINE // number
+    side, number = lanes(dtype), np.dtype(dtype).itemsize
+    whole, line = whole_vectors(k, dtype), workspace.LINE // number
     tile = tile_of(m, stride)
     frequencies = tile.n**2
     tiles = count_tiles(n, out, dilation, tile.results)
     if c * k <= FEW_FILTERS // stride or tiles <= PIECE:
-        work, owners = _in_shares(tiles, c, whole, groups, frequencies, side, wide), threads
+        work, owners = _in_shares(tiles, c, whole, groups, frequencies, side), threads
     else:
         pair = frequencies * number * (whole_vectors(c, dtype) + whole)
         rounds = -(-tiles // min(max(MANY_BYTES // pair, 64), TOGETHER))
@@ -153,7 +153,7 @@ def _plan(
     )
     settings = (
         padding, dilation, groups, work.jobs, work.channels, work.filters, len(work.rounds) == 1,
-        work.chunk, np.zeros(wide, dtype), wide, half_vectors(dtype, wide), strip_code(dtype),
+        work.chunk, np.zeros(MOST * side, dtype), side, strip_code(dtype),
         tuple(tile), m == 4, None if stride == 1 else True,
     )  # fmt: skip
     return Plan(whole, work.parts, work.rounds, rooms, settings)
@@ -172,7 +172,7 @@ class Work(NamedTuple):
             alone, for the bias.
         rounds: how the jobs follow one another: those of a round at the same time, (rounds, 2).
         channels: shares of C: first, and how many with those that fill up a vector.
-        filters: shares of K, filled up to whole blocks.
+        filters: shares of K, filled up to whole vectors.
         most: channels of the largest share.
         across: filters of the largest share.
         chunk: tiles that are transformed before they are multiplied.
@@ -206,11 +206,9 @@ def _work(
     return Work(*tables, most, across, chunk, parts, bias_sums)
 
 
-def _in_shares(
-    tiles: int, c: int, whole: int, groups: int, frequencies: int, side: int, wide: int
-) -> Work:
+def _in_shares(tiles: int, c: int, whole: int, groups: int, frequencies: int, side: int) -> Work:
     """Each job is a share of the channels, of one part of the tiles, from beginning to end."""
-    channels, filters = _shares(-(-c // side) * side, side), _shares(whole, wide)
+    channels, filters = _shares(-(-c // side) * side, side), _shares(whole, side)
     # so many parts that there is work for many threads
     parts = JOBS // (groups * len(channels) * len(filters))
     parts = max(1, min(parts, tiles // PIECE))
@@ -274,12 +272,12 @@ def _pieces(count: int) -> list[Pair]:
 @serial
 def _both_transformed(  # type: ignore[no-untyped-def]
     x, dy, number, t, padding, dilation, channels, filters, edge, patches, apart, gradients,
-    between, chunk, wide, lanes, tile, four, strided,
+    between, chunk, lanes, tile, four, strided,
 ):  # fmt: skip
     """Bᵀ d B and A dy Aᵀ of tile ``number``, as the t-th of a ``chunk``.
 
     ``channels`` of x are the first one, how many there are, and how many with those that fill up a
-    vector; ``filters`` the same of dy, filled up to whole blocks. The sums of dy are left in
+    vector; ``filters`` the same of dy. The sums of dy are left in
     ``edge``, behind the place of a tile.
     """
     _, p, q, all_k = dy.shape
@@ -298,22 +296,24 @@ def _both_transformed(  # type: ignore[no-untyped-def]
     if not inside or k != own_k:
         copied_patch(dy, image, row, column, dilation, m, first_k, k, edge, own_k)
         source, at, down, across = edge, 0, m * own_k, own_k
-    for j in range(own_k // wide):
+    low = 0
+    while low < own_k:
+        wide = block(own_k - low, lanes)
         _gradient(
-            four, strided, source, at + j * wide, down, across, gradients,
-            (j * chunk + t) * wide, n * between, between, wide // lanes, edge,
-            m * m * own_k + j * wide,
+            four, strided, source, at + low, down, across, gradients, low * chunk + t * wide,
+            n * between, between, wide // lanes, edge, m * m * own_k + low,
         )  # fmt: skip
+        low += wide
 
 
 @serial
 def _weight_job(  # type: ignore[no-untyped-def]
     number, first_job, x, dy, by_tap, bias_sums, patches, gradients, sums, edges, bias, padding,
-    dilation, groups, jobs, all_channels, all_filters, complete, chunk, zeros, wide, halves, code,
+    dilation, groups, jobs, all_channels, all_filters, complete, chunk, zeros, lanes, code,
     tile, four, strided,
 ):  # fmt: skip
     c, k, n, m = x.shape[3] // groups, dy.shape[3] // groups, tile[0], tile[3]
-    lanes, row = 2 * wide // halves, by_tap.shape[3]  # the elements of all output channels
+    row = by_tap.shape[3]  # the elements of all output channels
     flat_taps, tap = by_tap.reshape(-1), c * by_tap.shape[3]
     apart, between, step = patches.shape[2], gradients.shape[2], sums.shape[2]
     job = jobs[first_job + number]
@@ -335,24 +335,27 @@ def _weight_job(  # type: ignore[no-untyped-def]
         for t in range(first_t, min(last_t, count)):
             _both_transformed(
                 x, dy, first + t, t, padding, dilation, channels, filters, edge, patch,
-                apart, gradient, between, chunk, wide, lanes, tile, four, strided,
+                apart, gradient, between, chunk, lanes, tile, four, strided,
             )  # fmt: skip
             if bias:
                 for e in range(own_k):
                     own_sums[e] += edge[m * m * own_k + e]
         fresh = first == begin and (begin == 0 or complete)
         for f in range(first_f, last_f):
-            for b in range(own_k // wide):
-                to = f * step + first_c * own_k + b * wide
+            column = 0
+            while column < own_k:
+                wide = block(own_k - column, lanes)
+                to = f * step + first_c * own_k + column
                 before, at_before, before_row = total, to, own_k
                 if fresh:
                     before, at_before, before_row = zeros, 0, 0
                 strip(
                     code, patch, f * apart + first_c, 1, own_c,
-                    gradient, f * between + b * chunk * wide, wide,
+                    gradient, f * between + column * chunk, wide,
                     before, at_before, before_row, total, to, own_k,
-                    count, last_c - first_c, halves, x.dtype.type(-np.inf), False, 0,
+                    count, last_c - first_c, 2 * wide // lanes, x.dtype.type(-np.inf), False, 0,
                 )  # fmt: skip
+                column += wide
     for e in range(first_e, last_e):
         to = (part * 9 * c + low + e) * row + group * (row // groups) + left
         _kernel(
