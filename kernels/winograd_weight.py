@@ -47,8 +47,7 @@ from minifcn.kernels.winograd_tile import (
     whole_vectors,
 )
 
-FEW_FILTERS = 1 << 14  # C·K up to which sums stay in a second-level cache, share by share;
-# of stride 2, whose tiles are fewer beside the sums, half as many
+FEW_FILTERS = 1 << 13  # C·K up to which sums stay in a second-level cache, share by share
 SHARE = 64  # channels of such a share
 JOBS = 16  # such shares, about, where there are tiles enough: work for so many threads
 MANY_BYTES = 16 << 20  # transformed patches of all threads, in the last cache
@@ -134,7 +133,7 @@ def _plan(
     tile = tile_of(m, stride)
     frequencies = tile.n**2
     tiles = count_tiles(n, out, dilation, tile.results)
-    if c * k <= FEW_FILTERS // stride or tiles <= PIECE:
+    if c * k <= FEW_FILTERS or tiles <= PIECE:
         work, owners = _in_shares(tiles, c, whole, groups, frequencies, side), threads
     else:
         pair = frequencies * number * (whole_vectors(c, dtype) + whole)
