@@ -175,14 +175,14 @@ class Sums:
 @intrinsic
 def _tile(  # type: ignore[no-untyped-def]
     typing, height, halves, A, a, a_row, a_k, B, b, b_k, S, s, s_row, C, c, c_row, K, floor, past,
-    ahead,
+    soon, pace,
 ):  # fmt: skip
     """One tile, of one of the kinds: so many rows, and ``halves`` of a vector."""
     if any(array.dtype != A.dtype for array in (B, S, C)) or A.dtype not in LLVM_FLOAT:
         return None
     n = types.int64
     signature = types.void(
-        n, n, A, n, n, n, B, n, n, S, n, n, C, n, n, n, A.dtype, types.boolean, n
+        n, n, A, n, n, n, B, n, n, S, n, n, C, n, n, n, A.dtype, types.boolean, n, n
     )  # fmt: skip
 
     def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
@@ -217,14 +217,14 @@ def each_tile(
 def _write_tile(emit: Emitter, height: int, halves: int, starts: list[Any], args: Any) -> None:
     """One kind of tile: from the addresses of A, B, S and C, and the arguments of `_tile`."""
     left, right, start, end = starts
-    a_row, a_k, b_k, s_row, c_row, depth, floor, past, ahead = (
-        args[i] for i in (4, 5, 8, 11, 14, 15, 16, 17, 18)
+    a_row, a_k, b_k, s_row, c_row, depth, floor, past, soon, pace = (
+        args[i] for i in (4, 5, 8, 11, 14, 15, 16, 17, 18, 19)
     )
     builder, sums = emit.builder, Sums(emit, height, halves)
-    rows = Rows(emit, left, a_row, a_k, height)
+    rows, next_met = Rows(emit, left, a_row, a_k, height), emit.at(right, soon)
     with cgutils.for_range(builder, depth) as loop:
         row = emit.at(right, builder.mul(loop.index, b_k))
-        emit.prefetch(emit.at(row, ahead), level=2)
+        emit.prefetch(emit.at(next_met, builder.mul(loop.index, pace)), level=2)
         with rows.column() as element:
             sums.add_products(row, element)
 
@@ -309,13 +309,12 @@ def _strip(  # type: ignore[no-untyped-def]
 ):
     talls, shorts, tall, short = tiles(count, halves)
     lowest = type(floor)(-np.inf)
+    every = max(1, talls + shorts)
+    soon, pace = b + ahead, (b_k + every - 1) // every if ahead != 0 else 0
     for low in range(0, max(depth, 1), BLOCK):
         a_row_at, s_at, c_at = a + low * a_k, s, c  # no division here: a tile waits for its address
         for i in range(talls + shorts):
             height = tall if i < talls else short
-            soon = 0
-            if ahead != 0 and 2 * i < halves:  # of each row of B one of its vectors
-                soon = ahead + 2 * i * b_k // halves
             for k in range(low, min(max(depth, 1), low + BLOCK), PIECE):
                 a_at, b_at, size = a_row_at + (k - low) * a_k, b + k * b_k, min(PIECE, depth - k)
                 before, at, step = (S, s_at, s_row) if k == 0 else (C, c_at, c_row)
@@ -323,8 +322,9 @@ def _strip(  # type: ignore[no-untyped-def]
                 least, beyond = floor if last else lowest, past != 0 and last
                 _tile(
                     height, halves, A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                    C, c_at, c_row, size, least, beyond, soon,
+                    C, c_at, c_row, size, least, beyond, soon - b_at, pace,
                 )  # fmt: skip
+                soon += size * pace
             a_row_at += height * a_row
             s_at += height * s_row
             c_at += height * c_row
@@ -356,8 +356,9 @@ def strip(  # type: ignore[no-untyped-def]
     The last tile may hang over: A, S and C must hold `rows` (count) rows. A `BLOCK` of B stays in
     the first cache while all rows meet it. ``past``: C is written past the caches (see `stream`),
     and every vector of it must start at a multiple of its bytes. ``ahead``: so far behind B (or
-    before it) lies what is needed next in its place; the first tiles bring it into the second-level
-    cache, a vector of each row each. 0 for nothing.
+    before it) lies what is needed next in its place; all tiles together bring it into the
+    second-level cache, a little with each product, for only so many lines can be on their way at
+    once. 0 for nothing.
     ``code`` is `strip_code` of the arrays' type.
     """
     if any(array.dtype != A.dtype for array in (B, S, C)) or A.dtype not in LLVM_FLOAT:

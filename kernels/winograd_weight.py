@@ -348,11 +348,15 @@ def _weight_job(  # type: ignore[no-untyped-def]
                 before, at_before, before_row = total, to, own_k
                 if fresh:
                     before, at_before, before_row = zeros, 0, 0
+                after = 0  # within a share all is in the second-level cache
+                if not complete:
+                    after = wide * chunk if column + wide < own_k else between - column * chunk
                 strip(
                     code, patch, f * apart + first_c, 1, own_c,
                     gradient, f * between + column * chunk, wide,
                     before, at_before, before_row, total, to, own_k,
-                    count, last_c - first_c, 2 * wide // lanes, x.dtype.type(-np.inf), False, 0,
+                    count, last_c - first_c, 2 * wide // lanes, x.dtype.type(-np.inf), False,
+                    after,
                 )  # fmt: skip
                 column += wide
     for e in range(first_e, last_e):
