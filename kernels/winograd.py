@@ -208,7 +208,7 @@ def _plan(
         wide, shares = int(max(np.diff(ends))), 0
         weights = groups, frequencies, c + 1, across
         size = frequencies * number * (deep + wide)
-        chunk = max(PATCHES_BYTES // size, min(96, 12 * c // 32), TALL)
+        chunk = max(PATCHES_BYTES // size, min(96, c // 4), TALL)
         chunk = _even(tiles, chunk, threads)
         large = frequencies * number * deep * chunk > 2 * PATCHES_BYTES
         together = min(len(ends) - 1, TOGETHER) if large else 1
