@@ -150,9 +150,13 @@ class Sums:
             self.parts.append(Emitter(emit.context, emit.builder, emit.number, 1))
         with emit.builder.goto_entry_block():
             self.acc = [[emit.builder.alloca(e.vector) for e in self.parts] for _ in range(height)]
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin at zero."""
         for row in self.acc:
             for part, place in zip(self.parts, row, strict=True):
-                emit.builder.store(part.constant(0), place)
+                self.emit.builder.store(part.constant(0), place)
 
     def add_products(self, row: Any, element: Any) -> None:
         """acc[i] += A[i] · B for one k: B's vectors from ``row`` on, A[i] at ``element`` (i)."""
@@ -222,33 +226,50 @@ def _write_tile(emit: Emitter, height: int, halves: int, starts: list[Any], args
     )
     builder, sums = emit.builder, Sums(emit, height, halves)
     rows, next_met = Rows(emit, left, a_row, a_k, height), emit.at(right, soon)
-    with cgutils.for_range(builder, depth) as loop:
-        row = emit.at(right, builder.mul(loop.index, b_k))
-        emit.prefetch(emit.at(next_met, builder.mul(loop.index, pace)), level=2)
-        with rows.column() as element:
-            sums.add_products(row, element)
+    piece, one = emit.integer(PIECE), emit.integer(1)
+    most = builder.select(builder.icmp_signed("<", depth, one), one, depth)
+    with cgutils.for_range_slice(builder, emit.integer(0), most, piece) as (low, _):
+        left_over = builder.sub(depth, low)
+        last = builder.icmp_signed("<=", left_over, piece)
+        sums.clear()
+        with cgutils.for_range(builder, builder.select(last, left_over, piece)) as loop:
+            k = builder.add(low, loop.index)
+            emit.prefetch(emit.at(next_met, builder.mul(k, pace)), level=2)
+            with rows.column() as element:
+                sums.add_products(emit.at(right, builder.mul(k, b_k)), element)
+        first = builder.icmp_signed("==", low, emit.integer(0))
+        before = builder.select(first, start, end), builder.select(first, s_row, c_row)
+        _finish(emit, sums, before, (end, c_row), last, floor, past)
 
-    def finish(write, floored):  # type: ignore[no-untyped-def]
-        for i in range(height):
-            before = emit.at(start, emit.times(s_row, i))
-            after = emit.at(end, emit.times(c_row, i))
+
+def _finish(
+    emit: Emitter, sums: Sums, before: Any, after: Any, last: Any, floor: Any, past: Any
+) -> None:
+    """Add the sums to what stands ``before``, and write ``after``: (address, row) each.
+
+    Of the last piece alone the floor is taken, and only its results may go past the caches.
+    """
+    builder, nothing = emit.builder, ir.Constant(emit.scalar, float("-inf"))
+
+    def write(store: Callable[..., None], floored: bool) -> None:
+        for i in range(sums.height):
+            source, target = (emit.at(at, emit.times(row, i)) for at, row in (before, after))
             for part, at, total in sums.vectors(i):
-                total = builder.fadd(part.load(emit.at(before, at)), total)
+                total = builder.fadd(part.load(emit.at(source, at)), total)
                 if floored:
                     total = part.not_below(total, part.repeat(floor))
-                write(part, total, emit.at(after, at))
+                store(part, total, emit.at(target, at))
 
-    with builder.if_else(past) as (beyond, kept):
+    with builder.if_else(builder.and_(past, last)) as (beyond, kept):
         with beyond:
-            finish(Emitter.stream, True)
+            write(Emitter.stream, True)
         with kept:
-            nothing = ir.Constant(emit.scalar, float("-inf"))
-            plain = builder.fcmp_ordered("==", floor, nothing)
-            with builder.if_else(plain) as (as_it_is, floored):
-                with as_it_is:
-                    finish(Emitter.store, False)
+            floors = builder.fcmp_unordered("!=", floor, nothing)
+            with builder.if_else(builder.and_(floors, last)) as (floored, as_it_is):
                 with floored:
-                    finish(Emitter.store, True)
+                    write(Emitter.store, True)
+                with as_it_is:
+                    write(Emitter.store, False)
 
 
 class Rows:
@@ -313,18 +334,16 @@ def _strip(  # type: ignore[no-untyped-def]
     soon, pace = b + ahead, (b_k + every - 1) // every if ahead != 0 else 0
     for low in range(0, max(depth, 1), BLOCK):
         a_row_at, s_at, c_at = a + low * a_k, s, c  # no division here: a tile waits for its address
+        b_at, size, last = b + low * b_k, min(BLOCK, depth - low), low + BLOCK >= depth
+        least = floor if last else lowest
         for i in range(talls + shorts):
             height = tall if i < talls else short
-            for k in range(low, min(max(depth, 1), low + BLOCK), PIECE):
-                a_at, b_at, size = a_row_at + (k - low) * a_k, b + k * b_k, min(PIECE, depth - k)
-                before, at, step = (S, s_at, s_row) if k == 0 else (C, c_at, c_row)
-                last = k + PIECE >= depth
-                least, beyond = floor if last else lowest, past != 0 and last
-                _tile(
-                    height, halves, A, a_at, a_row, a_k, B, b_at, b_k, before, at, step,
-                    C, c_at, c_row, size, least, beyond, soon - b_at, pace,
-                )  # fmt: skip
-                soon += size * pace
+            before, at, step = (S, s_at, s_row) if low == 0 else (C, c_at, c_row)
+            _tile(
+                height, halves, A, a_row_at, a_row, a_k, B, b_at, b_k, before, at, step,
+                C, c_at, c_row, size, least, past != 0 and last, soon - b_at, pace,
+            )  # fmt: skip
+            soon += size * pace
             a_row_at += height * a_row
             s_at += height * s_row
             c_at += height * c_row
