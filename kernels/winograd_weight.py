@@ -138,7 +138,7 @@ def _plan(
     else:
         pair = frequencies * number * (whole_vectors(c, dtype) + whole)
         rounds = -(-tiles // min(max(MANY_BYTES // pair, 64), TOGETHER))
-        chunk = -(-tiles // rounds)  # in rounds of the same length
+        chunk = -(-tiles // (rounds * PIECE)) * PIECE  # about as long each, and whole pieces
         work, owners = _together(tiles, c, whole, groups, frequencies, side, chunk), 1
     most, across = work.most, work.across
     # the last tile may hang over its channels, in what it reads and in what it adds to; and one
