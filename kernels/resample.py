@@ -14,11 +14,15 @@ from functools import cached_property, lru_cache
 from types import ModuleType
 
 import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from minifcn import device
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out
+from minifcn.kernels.vector import LLVM_FLOAT, Emitter, lanes, pointer
 from minifcn.launch import launch
 
 
@@ -84,9 +88,9 @@ def resample(x: np.ndarray, matrix: Matrix, axis: int) -> np.ndarray:
         return _resample_numpy(flat, matrix).reshape(shape)
     y = workspace.empty((lead, rows, inner), x.dtype)
     if y.size:
-        weight = matrix.weight.astype(x.dtype)
-        arguments = flat, matrix.first, matrix.column, weight, y
-        _resample_numba(len(y) * y.shape[1], arguments)
+        weight, together = matrix.weight.astype(x.dtype), max(1, TOGETHER // inner)
+        arguments = flat, matrix.first, matrix.column, weight, y, together, lanes(x.dtype)
+        _resample_numba(lead * -(-rows // together), arguments)
     return y.reshape(shape)
 
 
@@ -163,19 +167,72 @@ def _tables(
 # -- Numba -----------------------------------------------------------------------------------------
 
 
+TOGETHER = 4096  # elements of the rows that a thread takes at a time, about
+
+
+@intrinsic
+def _two_vectors(  # type: ignore[no-untyped-def]
+    typing, x, at, step, column, weight, first, last, y, to, apart
+):
+    """Σⱼ weight[j] · x[at + column[j] · step], a vector of it, and another so much ``apart``.
+
+    The sums over ``first`` ≤ j < ``last`` stay in registers, and go to y from ``to`` on; the two
+    may overlap.
+    """
+    if any(array.dtype != x.dtype for array in (weight, y)) or x.dtype not in LLVM_FLOAT:
+        return None
+    n = types.int64
+    signature = types.void(x, n, n, column, weight, n, n, y, n, n)
+
+    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        emit = Emitter(context, builder, x.dtype)
+        source, target = (pointer(context, builder, signature, args, which) for which in (0, 7))
+        columns, weights = (
+            context.make_array(signature.args[i])(context, builder, args[i]).data for i in (3, 4)
+        )
+        step, first, last, apart = args[2], args[5], args[6], args[9]
+        with builder.goto_entry_block():
+            sums = [builder.alloca(emit.vector) for _ in range(2)]
+        for total in sums:
+            builder.store(emit.constant(0), total)
+        with cgutils.for_range(builder, last, start=first) as loop:
+            place = builder.load(emit.at(columns, loop.index))
+            row = emit.at(source, builder.mul(place, step))
+            factor = emit.repeat(builder.load(emit.at(weights, loop.index)))
+            for total, value in zip(sums, (row, emit.at(row, apart)), strict=True):
+                added = emit.multiply_add(factor, emit.load(value), builder.load(total))
+                builder.store(added, total)
+        for total, place in zip(sums, (target, emit.at(target, apart)), strict=True):
+            emit.store(builder.load(total), place)
+        return context.get_dummy_value()
+
+    return signature, code
+
+
 @serial
-def _resample_line(line, x, first, column, weight, y):  # type: ignore[no-untyped-def]
-    b, rows, inner = y.shape
-    i = line // rows
-    o = line - i * rows
-    target = y[i, o]
-    target[:] = 0
-    for j in range(first[o], first[o + 1]):
-        source, w = x[i, column[j]], weight[j]
-        for e in range(inner):
-            target[e] += w * source[e]
+def _resample_rows(item, x, first, column, weight, y, together, side):  # type: ignore[no-untyped-def]
+    """Some rows of one matrix product: by whole vectors, the last over part of those before it."""
+    _, rows, inner = y.shape
+    parts = (rows + together - 1) // together
+    i, low = item // parts, item % parts * together
+    flat_x, flat_y, at = x.reshape(-1), y.reshape(-1), i * x.shape[1] * inner
+    for o in range(low, min(rows, low + together)):
+        to, begin, end = (i * rows + o) * inner, first[o], first[o + 1]
+        if inner < side:
+            for e in range(inner):
+                total = flat_y.dtype.type(0)
+                for j in range(begin, end):
+                    total += weight[j] * flat_x[at + column[j] * inner + e]
+                flat_y[to + e] = total
+        else:
+            for e in range(0, inner, 2 * side):
+                here = min(e, inner - side)
+                beside = min(e + side, inner - side) - here
+                _two_vectors(
+                    flat_x, at + here, inner, column, weight, begin, end, flat_y, to + here, beside
+                )
 
 
 @kernel
 def _resample_numba(count, arguments):  # type: ignore[no-untyped-def]
-    share_out(_resample_line, count, arguments)
+    share_out(_resample_rows, count, arguments)

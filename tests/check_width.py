@@ -1,5 +1,6 @@
 """Run by test_kernels_widths in a process of its own: every algorithm, at a forced vector width,
-and ReLU, whose sixteen elements fill one vector or several.
+ReLU, whose sixteen elements fill one vector or several, and enlarged pictures, whose pixels fill
+less than one vector or are no whole number of them.
 
 python -m tests.check_width 8
 """
@@ -8,6 +9,7 @@ import sys
 
 import numpy as np
 
+import minifcn as mf
 from minifcn import kernels
 from minifcn.kernels import stream, vector
 from tests.convolutions import ALGORITHMS, by_elements, by_minifcn, errors, layer, like_a_layers
@@ -46,7 +48,19 @@ def main(lanes):
             g, sums = kernels.relu_backward_sum(rows, gate)
             assert np.array_equal(g, wanted), dtype
             assert np.allclose(sums, wanted.sum(0, np.float64), rtol=1e-5, atol=1e-5), dtype
+        for channels in (3, 21, 40):
+            x = np.random.default_rng(1).standard_normal((2, 5, 7, channels)).astype(dtype)
+            made = mf.functional.interpolate(mf.Tensor(x.transpose(0, 3, 1, 2)), (11, 19)).data
+            wanted = enlarged(enlarged(x, 1, 11), 2, 19).transpose(0, 3, 1, 2)
+            assert np.abs(made - wanted).max() <= 50 * np.finfo(dtype).eps, (dtype, channels)
     print("right at", lanes, "lanes")
+
+
+def enlarged(x, axis, size):
+    """Linearly along an axis, by NumPy's interpolation: samples in the middle of their shares."""
+    there = np.arange(x.shape[axis])
+    at = (np.arange(size) + 0.5) * len(there) / size - 0.5
+    return np.apply_along_axis(lambda line: np.interp(at, there, line), axis, x)
 
 
 if __name__ == "__main__":
