@@ -101,7 +101,7 @@ def _plan(
     side = lanes(dtype)
     work = _shares(taps, n, groups, weights, k, 2 * side, threads)
     most, across = int(work[:, 3].max()), int((work[:, 5] - work[:, 4]).max())
-    across = max(2, -(-across // side)) * side
+    across = -(-across // side) * side
     rooms = workspace.Rooms(
         (dtype, (threads, (most + 1) * across)),
         (dtype, (threads, min(c, DEPTH) * MOST * side)),
@@ -192,7 +192,7 @@ def _tap_piece(  # type: ignore[no-untyped-def]
     sums, target = totals[nb.get_thread_id()], brought[nb.get_thread_id()]
     at, to = places[nb.get_thread_id(), 0], places[nb.get_thread_id(), 1]
     used = right - left
-    across = max(2, (used + side - 1) // side) * side
+    across = (used + side - 1) // side * side
     for m in range(count):
         copy(sums, m * across, bias, left, used)
         clear(sums, m * across + used, across - used)

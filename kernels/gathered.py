@@ -26,11 +26,11 @@ from numba.extending import intrinsic
 
 from minifcn.kernels import address
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.tile import BLOCK, NARROW, PIECE, SHORT, TALL, WIDE, Sums, each_tile, tiles
+from minifcn.kernels.tile import BLOCK, NARROW, PIECE, WIDE, Sums, each_tile, tiles
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter, pointer
 
-#: the kinds of tiles of `gathered_strip`: whole vectors, two of them or more
-WHOLE = ((TALL, 4), (SHORT, 4), *WIDE)
+#: the kinds of tiles of `gathered_strip`: whole vectors
+WHOLE = tuple((rows, halves) for rows, halves in NARROW + WIDE if halves % 2 == 0)
 
 
 @intrinsic
@@ -162,7 +162,7 @@ def meetings(at, to, apart, offset, steps, grid, shape, first, pixel, end, most)
 def gathered_strip(  # type: ignore[no-untyped-def]
     A, a, B, b, C, c, at, to, depth, count, halves, W, w, w_row, length, wait, done
 ):
-    """``count`` rows of C, 4 or 6 half vectors wide, tile under tile; B's rows lie end to end.
+    """``count`` rows of C, 2, 4 or 6 half vectors wide, tile under tile; B's rows lie end to end.
 
     The last tile may hang over: at and to must hold `rows` (count) addresses. All ``depth``
     products are summed before they are added to C: a few hundred at most, for the rounding's sake.
