@@ -50,6 +50,7 @@ from minifcn.kernels.winograd_tile import (
 FEW_FILTERS = 1 << 13  # C·K up to which sums stay in a second-level cache, share by share
 SHARE = 64  # channels of such a share
 JOBS = 16  # such shares, about, where there are tiles enough: work for so many threads
+LEAST = 4 * PIECE  # tiles of a part: its sums are transformed, and added to the others'
 MANY_BYTES = 16 << 20  # transformed patches of all threads, in the last cache
 TOGETHER = 400  # tiles of them at most
 ROWS = 64  # channels of a frequency that a thread multiplies at a time
@@ -210,7 +211,7 @@ def _in_shares(tiles: int, c: int, whole: int, groups: int, frequencies: int, si
     channels, filters = _shares(-(-c // side) * side, side), _shares(whole, side)
     # so many parts that there is work for many threads
     parts = JOBS // (groups * len(channels) * len(filters))
-    parts = max(1, min(parts, tiles // PIECE))
+    parts = max(1, min(parts, tiles // LEAST))
     jobs = [
         (part, group, i, j, tiles * part // parts, tiles * (part + 1) // parts,
          0, PIECE, 0, frequencies, 0, own, 0, min(own, c - first))
