@@ -36,7 +36,7 @@ from minifcn.kernels.tile import MOST, TALL, block, covered, lanes, tiles
 from minifcn.kernels.turn import turn
 
 # What a thread works on at a time stays in its second-level cache:
-BLOCKS = 12  # pairs of vectors of columns, for eight tiles of three
+PAIRS = 12  # of vectors of columns: eight tiles of three
 DEPTH = 128  # channels, whose products are summed before they are added to what is there
 PIXELS = 384  # of many; of FEW_PIXELS under MANY_WEIGHTS all
 
@@ -103,8 +103,8 @@ def _plan(
     most, across = int(work[:, 3].max()), int((work[:, 5] - work[:, 4]).max())
     across = -(-across // side) * side
     rooms = workspace.Rooms(
-        (dtype, (threads, (most + 1) * across)),
-        (dtype, (threads, min(c, DEPTH) * MOST * side)),
+        (dtype, (threads, workspace.whole_lines((most + 1) * across, dtype))),
+        (dtype, (threads, workspace.whole_lines(min(c, DEPTH) * MOST * side, dtype))),
         (np.int64, (threads, 2, workspace.whole_lines(most + 2 * TALL, np.int64))),
     )
     order = taps.order[:, 0].copy()  # the kernel elements, as they are read
@@ -125,11 +125,11 @@ def _shares(
     many = weights >= MANY_WEIGHTS
     pixels = (n * taps.phases[:, 2] * taps.phases[:, 3]).tolist()
     size = FEW_PIXELS if many else PIXELS
-    blocks = -(-k // wide)  # of columns
-    shares = -(-blocks // BLOCKS)
-    if many and groups * shares % threads and blocks >= threads:
+    pairs = -(-k // wide)
+    shares = -(-pairs // PAIRS)
+    if many and groups * shares % threads and pairs >= threads:
         shares = -(-shares // threads) * threads
-    edges = [min(k, blocks * share // shares * wide) for share in range(shares)] + [k]
+    edges = [min(k, pairs * share // shares * wide) for share in range(shares)] + [k]
     pieces = []
     for g in range(groups):
         for low, high in zip(edges, edges[1:]):

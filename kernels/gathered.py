@@ -8,8 +8,8 @@ what is summed over:
     C[to[i] + j] += Σ_k A[at[i] + k] · B[k, j]        pixels i, input channels k
     C[i, j]      += Σ_m A[at[m] + i] · B[m, j]        input channels i, pixels m
 
-with j < three vectors of output channels, or fewer. Nothing is copied, and pixels that a tap would
-only meet with padding are not in the list.
+with j < three vectors of output channels in the first, two in the second, or fewer. Nothing is
+copied, and pixels that a tap would only meet with padding are not in the list.
 
 Source: Dukhan, "The Indirect Convolution Algorithm", arXiv:1907.02129 (2019).
 """
@@ -26,7 +26,7 @@ from numba.extending import intrinsic
 
 from minifcn.kernels import address
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.tile import BLOCK, NARROW, PIECE, WIDE, Sums, each_tile, tiles
+from minifcn.kernels.tile import NARROW, PANEL, PIECE, WIDE, Sums, each_tile, tiles
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter, pointer
 
 #: the kinds of tiles of `gathered_strip`: whole vectors
@@ -35,27 +35,9 @@ WHOLE = tuple((rows, halves) for rows, halves in NARROW + WIDE if halves % 2 == 
 
 @intrinsic
 def _tile(  # type: ignore[no-untyped-def]
-    typing,
-    height,
-    halves,
-    A,
-    a,
-    B,
-    b,
-    C,
-    c,
-    at,
-    first,
-    to,
-    same,
-    K,
-    W,
-    w,
-    w_row,
-    length,
-    wait,
+    typing, height, halves, A, a, B, b, C, c, at, first, to, same, K, W, w, w_row, length, wait,
     done,
-):
+):  # fmt: skip
     """One tile of ``height`` rows and so many half vectors, for float32 and float64."""
     if any(array.dtype != A.dtype for array in (B, C)) or A.dtype not in LLVM_FLOAT:
         return None
@@ -186,11 +168,11 @@ def gathered_strip(  # type: ignore[no-untyped-def]
 
 def _summing_strip(A, a, at, first, B, b, b_k, C, c, c_row, pixels, count, halves):  # type: ignore[no-untyped-def]
     talls, shorts, tall, short = tiles(count, halves)
-    for low in range(0, pixels, BLOCK):
+    for low in range(0, pixels, PANEL):
         a_at, c_at = a, c
         for i in range(talls + shorts):
             height = tall if i < talls else short
-            for m in range(low, min(pixels, low + BLOCK), PIECE):
+            for m in range(low, min(pixels, low + PANEL), PIECE):
                 size = min(PIECE, pixels - m)
                 _summing_tile(
                     height, halves, A, a_at, at, first + m, B, b + m * b_k, b_k, C, c_at, c_row,
@@ -219,7 +201,7 @@ def summing_strip(  # type: ignore[no-untyped-def]
 ):
     """``count`` rows of C, 2, 3 or 4 half vectors wide, summed over a `PIECE` of pixels at a time.
 
-    The pixels' addresses stand in ``at`` from number ``first`` on. A `BLOCK` of B stays in the
+    The pixels' addresses stand in ``at`` from number ``first`` on. A `PANEL` of B stays in the
     first cache while all rows meet it. The last tile may hang over: A and C must hold `rows`
     (count) rows. ``code`` is `summing_code` of the arrays' type.
     """

@@ -21,9 +21,9 @@ as LLVM code here, through `numba.extending.intrinsic`; everything around it is 
 21 classes would leave a third of two vectors unused, so a row can also be one vector and a half:
 `narrow_columns` tells where that pays.
 
-Tiles come in two heights, which together make every multiple of 4 from 8 on (of 2 from 4 on, where
-there are 16 registers; of 4, of three vectors): channels and pixels seldom leave rows over that
-would be computed in vain.
+Tiles come in two heights, which together make every multiple of 4 from 8 on (of 2 from 4 on where
+there are 16 registers; with three vectors every multiple of 4): channels and pixels seldom leave
+rows over that would be computed in vain.
 
 A long sum is taken in pieces of 32 products, each summed from zero and then added: its rounding
 grows with the pieces, not with the products, and is a fifth of that of one long sum at 2,304.
@@ -72,7 +72,7 @@ MOST = 3 if WIDE else 2
 PIECE = 32
 
 #: products after which the next rows come to the same B
-BLOCK = 4 * PIECE
+PANEL = 4 * PIECE
 
 
 def columns(dtype: Any, wanted: int) -> int:
@@ -204,17 +204,21 @@ def each_tile(
 ) -> Iterator[tuple[int, int]]:
     """The kinds, one after the other: write each tile, and the code will choose among them.
 
-    ``height`` and ``halves`` are what the running code is given.
+    ``height`` and ``halves`` are what the running code is given; another kind ends the process.
     """
     builder = emit.builder
-    done = builder.append_basic_block("done")
-    choice = builder.switch(builder.add(emit.times(height, 8), halves), done)
+    done, unknown = (builder.append_basic_block(name) for name in ("done", "unknown"))
+    choice = builder.switch(builder.add(emit.times(height, 8), halves), unknown)
     for rows, parts in kinds:
-        block = builder.append_basic_block(f"tile.{rows}.{parts}")
-        choice.add_case(emit.integer(8 * rows + parts), block)
-        builder.position_at_end(block)
+        label = builder.append_basic_block(f"tile.{rows}.{parts}")
+        choice.add_case(emit.integer(8 * rows + parts), label)
+        builder.position_at_end(label)
         yield rows, parts
         builder.branch(done)
+    builder.position_at_end(unknown)
+    nothing = ir.FunctionType(ir.VoidType(), [])
+    builder.call(cgutils.get_or_insert_function(builder.module, nothing, "llvm.trap"), [])
+    builder.unreachable()
     builder.position_at_end(done)
 
 
@@ -321,7 +325,7 @@ def tiles(wanted, halves):  # type: ignore[no-untyped-def]
 @serial
 def covered(wanted):  # type: ignore[no-untyped-def]
     """`rows`, for compiled code."""
-    talls, shorts, tall, short = tiles(wanted, 4)
+    talls, shorts, tall, short = tiles(wanted, np.int64(4))
     return talls * tall + shorts * short
 
 
@@ -332,9 +336,9 @@ def _strip(  # type: ignore[no-untyped-def]
     lowest = type(floor)(-np.inf)
     every = max(1, talls + shorts)
     soon, pace = b + ahead, (b_k + every - 1) // every if ahead != 0 else 0
-    for low in range(0, max(depth, 1), BLOCK):
+    for low in range(0, max(depth, 1), PANEL):
         a_row_at, s_at, c_at = a + low * a_k, s, c  # no division here: a tile waits for its address
-        b_at, size, last = b + low * b_k, min(BLOCK, depth - low), low + BLOCK >= depth
+        b_at, size, last = b + low * b_k, min(PANEL, depth - low), low + PANEL >= depth
         least = floor if last else lowest
         for i in range(talls + shorts):
             height = tall if i < talls else short
@@ -372,12 +376,12 @@ def strip(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """``count`` rows of C, 2, 3, 4 or 6 half vectors wide, tile under tile, by a `PIECE` of k.
 
-    The last tile may hang over: A, S and C must hold `rows` (count) rows. A `BLOCK` of B stays in
+    The last tile may hang over: A, S and C must hold `rows` (count) rows. A `PANEL` of B stays in
     the first cache while all rows meet it. ``past``: C is written past the caches (see `stream`),
     and every vector of it must start at a multiple of its bytes. ``ahead``: so far behind B (or
-    before it) lies what is needed next in its place; all tiles together bring it into the
-    second-level cache, a little with each product, for only so many lines can be on their way at
-    once. 0 for nothing.
+    before it) lies what is needed next in its place; the tiles bring it into the second-level
+    cache, three or more of them all of it, a little with each product, for only so many lines can
+    be on their way at once. 0 for nothing.
     ``code`` is `strip_code` of the arrays' type.
     """
     if any(array.dtype != A.dtype for array in (B, S, C)) or A.dtype not in LLVM_FLOAT:

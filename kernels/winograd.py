@@ -75,7 +75,9 @@ from minifcn.kernels.winograd_tile import (
 
 PATCHES_BYTES = 640 * 1024  # transformed patches of one thread: most of a second-level cache
 TOGETHER = 8  # blocks of columns that patches of more than twice that meet together
-BESIDE = 32  # blocks of columns whose products a thread keeps between two parts of a kernel
+BESIDE = (
+    32  # pairs of vectors of columns whose products a thread keeps between two parts of a kernel
+)
 DEPTH = 2 * PIECE  # channels at a time then; whole pieces, so that the sums are the same ones
 
 
@@ -180,11 +182,8 @@ def _plan(
     dtype: Any,
     threads: int,
 ) -> Plan:
-    deep, across, number = (
-        whole_vectors(c, dtype),
-        whole_vectors(k, dtype),
-        np.dtype(dtype).itemsize,
-    )
+    deep, across = whole_vectors(c, dtype), whole_vectors(k, dtype)
+    number = np.dtype(dtype).itemsize
     pairs, line = -(-across // (2 * lanes(dtype))), workspace.LINE // number
     tile, cut = tile_of(m, stride, flipped), (0, 0)
     frequencies = tile.n**2
@@ -194,6 +193,7 @@ def _plan(
         cut = 1 - padding[0] % 2, 1 - padding[1] % 2
         padding = (1 - padding[0] + cut[0]) // 2, (1 - padding[1] + cut[1]) // 2
     tiles = count_tiles(n, (out[0] + cut[0], out[1] + cut[1]), dilation, tile.results)
+    # one row of weights more than needed: streams a power of two apart would share a cache set
     few = tiles <= FEW_TILES and groups * pairs >= threads
     if max(kernel) > 3 or few:
         chunk = max(1, min(tiles, FEW_TILES))
@@ -299,7 +299,7 @@ def _some_tiles(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """All columns of a chunk of tiles, with weights that were transformed for all."""
     _, p, q, _ = y.shape
-    blocks, across, reached = len(ends) - 1, ends[-1], (p + cut[0], q + cut[1])
+    count_blocks, across, reached = len(ends) - 1, ends[-1], (p + cut[0], q + cut[1])
     chunks = (tiles + chunk - 1) // chunk
     group, first = item // chunks, item % chunks * chunk
     count = min(chunk, tiles - first)
@@ -308,14 +308,14 @@ def _some_tiles(  # type: ignore[no-untyped-def]
     apart, between, n = patch.shape[1], product.shape[1], tile[0]
     flat_patch, flat_product = patch.reshape(-1), product.reshape(-1)
     deep, room = (c + lanes - 1) // lanes * lanes, between // together
-    of_group = group * weights_at(ends, blocks, 0, n, c)
+    of_group = group * (c + 1) * n * n * across
     _patches_of(
         x, first, count, reached, padding, dilation, group * c, c, deep, edge, flat_patch, apart,
         tile, deep // lanes, four, strided,
     )  # fmt: skip
-    for j in range(blocks):
+    for j in range(count_blocks):
         if j % together == 0:
-            beside = min(together, blocks - j)
+            beside = min(together, count_blocks - j)
             for f in range(n * n):
                 for e in range(beside):
                     wide = ends[j + e + 1] - ends[j + e]

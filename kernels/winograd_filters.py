@@ -64,12 +64,14 @@ def filter_of(  # type: ignore[no-untyped-def]
 @serial
 def weights_at(ends, j, f, n, channels):  # type: ignore[no-untyped-def]
     """Where in a group's weights those of frequency f in block j begin; see `weights_part`."""
-    return (channels + 1) * (n * n * ends[j] + f * (ends[min(j + 1, len(ends) - 1)] - ends[j]))
+    return (channels + 1) * (n * n * ends[j] + f * (ends[j + 1] - ends[j]))
 
 
 @serial
 def weights_part(item, by_tap, weights, channels, ends, lanes, n, four, strided, flipped):  # type: ignore[no-untyped-def]
-    """G g Gᵀ of every filter: (9, C, groups · K) → (n², C + 1, columns) by group and block.
+    """G g Gᵀ of every filter: (9, C, groups · K), each K of whole vectors, → block after block.
+
+    A block is (n², C + 1, its columns); each group has its own.
 
     Block by block, so that each frequency's weights are written one after the other: the processor
     sees n² streams coming, and fetches their lines.
@@ -79,7 +81,7 @@ def weights_part(item, by_tap, weights, channels, ends, lanes, n, four, strided,
     upper_left, tap = (8 * channels * k, -channels * k) if flipped else (0, channels * k)
     first, j, group = item % parts * PART, item // parts % blocks, item // parts // blocks
     wide, column = ends[j + 1] - ends[j], group * ends[-1] + ends[j]
-    at = group * weights_at(ends, blocks, 0, n, channels) + weights_at(ends, j, 0, n, channels)
+    at = (channels + 1) * n * n * (group * ends[-1] + ends[j])
     step = (channels + 1) * wide
     for c in range(first, min(first + PART, channels)):
         _filter(

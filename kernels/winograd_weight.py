@@ -50,9 +50,10 @@ from minifcn.kernels.winograd_tile import (
 FEW_FILTERS = 1 << 13  # C·K up to which sums stay in a second-level cache, share by share
 SHARE = 64  # channels of such a share
 JOBS = 16  # such shares, about, where there are tiles enough: work for so many threads
-LEAST = 4 * PIECE  # tiles of a part: its sums are transformed, and added to the others'
+FEW = 4  # shares, about, where each part has few tiles: its sums are transformed and added, too
+LEAST = 4 * PIECE  # tiles of a part where there are more
 MANY_BYTES = 16 << 20  # transformed patches of all threads, in the last cache
-TOGETHER = 400  # tiles of them at most
+TOGETHER = 400  # tiles of them, about, at most
 ROWS = 64  # channels of a frequency that a thread multiplies at a time
 PIECES = 32  # of a round in which threads share tiles or channels
 
@@ -139,7 +140,7 @@ def _plan(
     else:
         pair = frequencies * number * (whole_vectors(c, dtype) + whole)
         rounds = -(-tiles // min(max(MANY_BYTES // pair, 64), TOGETHER))
-        chunk = -(-tiles // (rounds * PIECE)) * PIECE  # about as long each, and whole pieces
+        chunk = -(-tiles // (rounds * PIECE)) * PIECE  # whole pieces
         work, owners = _together(tiles, c, whole, groups, frequencies, side, chunk), 1
     most, across = work.most, work.across
     # the last tile may hang over its channels, in what it reads and in what it adds to; and one
@@ -209,9 +210,10 @@ def _work(
 def _in_shares(tiles: int, c: int, whole: int, groups: int, frequencies: int, side: int) -> Work:
     """Each job is a share of the channels, of one part of the tiles, from beginning to end."""
     channels, filters = _shares(-(-c // side) * side, side), _shares(whole, side)
-    # so many parts that there is work for many threads
-    parts = JOBS // (groups * len(channels) * len(filters))
-    parts = max(1, min(parts, tiles // LEAST))
+    # so many parts that there is work for many threads; on small maps, at least for some
+    shares = groups * len(channels) * len(filters)
+    parts = min(JOBS // shares, max(tiles // LEAST, min(FEW // shares, tiles // PIECE)))
+    parts = max(1, parts)
     jobs = [
         (part, group, i, j, tiles * part // parts, tiles * (part + 1) // parts,
          0, PIECE, 0, frequencies, 0, own, 0, min(own, c - first))
@@ -349,7 +351,8 @@ def _weight_job(  # type: ignore[no-untyped-def]
                 before, at_before, before_row = total, to, own_k
                 if fresh:
                     before, at_before, before_row = zeros, 0, 0
-                after = 0  # within a share all is in the second-level cache
+                # a share has all in its cache; else the next block, or the next frequency's first
+                after = 0
                 if not complete:
                     after = wide * chunk if column + wide < own_k else between - column * chunk
                 strip(

@@ -122,7 +122,7 @@ LARGER = {
     "some hundred tiles a thread": ((1, 16, 60, 57), 33, 1),
     "a column matrix in three panels": ((1, 230, 13, 11), 21, 1),
     "several blocks of pixels in the weight gradient": ((3, 33, 29, 31), 64, 2),
-    "more than eight blocks of filters": ((2, 5, 12, 19), 300, 0),
+    "two shares of filters tap by tap": ((2, 5, 12, 19), 420, 0),
     "a tile over the last channel, tiles in two parts": ((3, 49, 56, 57), 17, 1),
     "two pieces of channels and one channel": ((2, 97, 31, 24), 50, 1),
     "padding that no pixel fills": ((2, 18, 21, 5), 35, 3),

@@ -12,7 +12,7 @@ from tests.convolutions import by_elements, by_minifcn, errors, layer, like_a_la
 SHAPES = {
     "few tiles, three depths of weights": ((2, 264, 6, 5), 272, 1),
     "many tiles, one block after the other": ((1, 20, 41, 37), 72, 1),
-    "patches too many for a cache, blocks together": ((1, 260, 43, 38), 290, 1),
+    "patches too many for a cache, blocks together": ((1, 260, 43, 38), 390, 1),
     "sums in parts, a last piece that is short": ((1, 33, 51, 47), 70, 1),
     "sums in shares of both kinds of channels": ((1, 130, 18, 22), 100, 1),
     "sums of all threads, in two rounds": ((2, 144, 50, 49), 130, 1),
@@ -49,6 +49,37 @@ def test_against_sums(shape, dtype, monkeypatch):
     x, weight, *rest = arrays
     wrong = by_elements(x, np.roll(weight, 1, axis=1), *rest, **settings)
     assert errors(found, wrong)[0] > 100 * BOUND[dtype]  # exchanged filters are seen
+
+
+def test_shapes_try_what_they_are_named_for():
+    """Limits move; then these shapes must move with them."""
+    dtype = np.dtype(np.float32)
+
+    def plans(name):
+        (n, c, h, w), k, d = SHAPES[name]
+        shared = (d, d), (d, d), 1
+        forward = winograd._plan(n, c, k, *shared, (h, w), 4, False, 1, (3, 3), dtype, 2)
+        return forward, winograd_weight._plan(n, (h, w), c, k, *shared, 4, 1, dtype, 2)
+
+    forward, _ = plans("patches too many for a cache, blocks together")
+    together, ends = forward.settings[7], forward.settings[10]
+    assert forward.shares == 0 and 1 < together < len(ends) - 1
+    assert plans("few tiles, three depths of weights")[0].shares > 1
+    assert plans("many tiles, one block after the other")[0].settings[7] == 1
+    for name in SHAPES:
+        parts = plans(name)[1].parts
+        assert (parts > 1) == ("sums in parts" in name or "many tiles" in name), (name, parts)
+
+
+@pytest.mark.parametrize("layer", [(1, 64, 64, 36), (4, 64, 64, 28), (1, 16, 32, 48)])
+def test_small_maps_leave_work_for_some_threads(layer):
+    n, c, k, size = layer
+    dtype = np.dtype(np.float32)
+    one = (1, 1)
+    plan = winograd_weight._plan(n, (size, size), c, k, one, one, 1, 4, 1, dtype, 8)
+    jobs = np.diff(plan.rounds).max()
+    tiles = n * (-(-size // 4)) ** 2
+    assert jobs >= min(4, tiles // winograd_weight.PIECE)
 
 
 @pytest.mark.parametrize("shape", [((2, 80, 9, 7), 96), ((1, 280, 22, 25), 264)])
