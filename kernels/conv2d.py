@@ -95,8 +95,8 @@ def conv_transpose2d(
     With a ``gate`` like y, y is 0 where that is not positive; only where `joins_gate` says so.
     """
     c, k, r, s = weight.shape
-    assert gate is None or joins_gate(x, weight, stride, dilation, groups, out)
     if device.is_gpu(x):
+        assert gate is None
         windows = (r, s), stride, padding, dilation
         return conv2d_cuda.conv_transpose2d(x, weight, bias, windows, groups, out)
     by_tap = weight.transpose(2, 3, 0, 1).reshape(r * s, c, k)
@@ -104,9 +104,11 @@ def conv_transpose2d(
         grouped = by_tap.reshape(r * s, groups, c // groups, k)
         by_tap = grouped.transpose(0, 2, 1, 3).reshape(r * s, c // groups, groups * k)
     if device.is_reference():
+        assert gate is None
         taps = transposed((r, s), stride, padding, dilation, out)
         return _taps_numpy(x, by_tap, _bias(bias, by_tap), taps, groups, out)
     how = _choose_transposed(x, weight, stride, dilation, groups, out)
+    assert gate is None or how in algorithm.WINOGRAD
     if how in algorithm.WINOGRAD:  # the same convolution backwards: taps in the opposite order
         pad = (r - 1) * dilation[0] - padding[0], (s - 1) * dilation[1] - padding[1]
         m, pad = algorithm.WINOGRAD[how], pad if stride == (1, 1) else padding

@@ -26,8 +26,9 @@ def past_caches(result: np.ndarray, channels: int) -> bool:
 
     It is large, and every vector of each group's channels starts where a streaming store may.
     """
-    whole = channels % lanes(result.dtype) == 0
-    return bool(result.nbytes >= LARGE and whole and result.ctypes.data % VECTOR_BYTES == 0)
+    if result.nbytes < LARGE or channels % lanes(result.dtype):
+        return False
+    return bool(result.ctypes.data % VECTOR_BYTES == 0)
 
 
 @intrinsic

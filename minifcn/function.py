@@ -76,19 +76,19 @@ class Function:
             for x in tensors:
                 if x is not None and device.share_memory(output.data, x.data):  # a view
                     output._clock = x._clock
-        if not is_grad_enabled() or output.dtype.kind != "f":
+        if not is_grad_enabled() or output.data.dtype.kind != "f":
             return output
         needs = tuple([x is not None and x.requires_grad for x in tensors])
-        if any(needs):
+        if True in needs:
             self.needs = needs
-            self.nodes = [None if x is None or not x.requires_grad else x.node for x in tensors]
             kept = _read(type(self), needs)  # type: ignore[arg-type]  # classes are hashable
-            self._kept = [x if wanted else None for x, wanted in zip(tensors, kept, strict=True)]
-            self._versions = [-1 if x is None else x._version for x in self._kept]
-            self.shape, self.dtype = output.shape, output.dtype
+            self.nodes = [x.node if need else None for x, need in zip(tensors, needs)]  # type: ignore[union-attr]
+            self._kept = [x if wanted else None for x, wanted in zip(tensors, kept)]
+            self._versions = [-1 if x is None else x._clock[0] for x in self._kept]
+            self.shape, self.dtype = output.data.shape, output.data.dtype
             self.result: Tensor | None = None
             if self.reads_output:
-                self._output = output.data, output._clock, output._version
+                self._output = output.data, output._clock, output._clock[0]
             output.requires_grad = True
             output._creator = self
             within = segment()
