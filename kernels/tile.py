@@ -232,15 +232,24 @@ def _write_tile(emit: Emitter, height: int, halves: int, starts: list[Any], args
     rows, next_met = Rows(emit, left, a_row, a_k, height), emit.at(right, soon)
     piece, one = emit.integer(PIECE), emit.integer(1)
     most = builder.select(builder.icmp_signed("<", depth, one), one, depth)
+
+    def step(k: Any) -> None:
+        with rows.column() as element:
+            sums.add_products(emit.at(right, builder.mul(k, b_k)), element)
+
     with cgutils.for_range_slice(builder, emit.integer(0), most, piece) as (low, _):
         left_over = builder.sub(depth, low)
         last = builder.icmp_signed("<=", left_over, piece)
         sums.clear()
-        with cgutils.for_range(builder, builder.select(last, left_over, piece)) as loop:
-            k = builder.add(low, loop.index)
+        count = builder.select(last, left_over, piece)
+        with cgutils.for_range(builder, builder.ashr(count, one)) as loop:
+            # two steps a turn, and one fetch: it takes a read's place, one in each step too many
+            k = builder.add(low, builder.shl(loop.index, one))
             emit.prefetch(emit.at(next_met, builder.mul(k, pace)), level=2)
-            with rows.column() as element:
-                sums.add_products(emit.at(right, builder.mul(k, b_k)), element)
+            step(k)
+            step(builder.add(k, one))
+        with builder.if_then(builder.trunc(count, ir.IntType(1))):
+            step(builder.add(low, builder.sub(count, one)))
         first = builder.icmp_signed("==", low, emit.integer(0))
         before = builder.select(first, start, end), builder.select(first, s_row, c_row)
         _finish(emit, sums, before, (end, c_row), last, floor, past)
@@ -380,8 +389,9 @@ def strip(  # type: ignore[no-untyped-def]
     the first cache while all rows meet it. ``past``: C is written past the caches (see `stream`),
     and every vector of it must start at a multiple of its bytes. ``ahead``: so far behind B (or
     before it) lies what is needed next in its place; the tiles bring it into the second-level
-    cache, three or more of them all of it, a little with each product, for only so many lines can
-    be on their way at once. 0 for nothing.
+    cache, a little with every second product, for only so many lines can be on their way at once.
+    Six tiles of three vectors or more fetch each line of it; four fetch two of three and leave the
+    others to the processor, which takes no longer. 0 for nothing.
     ``code`` is `strip_code` of the arrays' type.
     """
     if any(array.dtype != A.dtype for array in (B, S, C)) or A.dtype not in LLVM_FLOAT:
