@@ -75,9 +75,7 @@ from minifcn.kernels.winograd_tile import (
 
 PATCHES_BYTES = 640 * 1024  # transformed patches of one thread: most of a second-level cache
 TOGETHER = 8  # blocks of columns that patches of more than twice that meet together
-BESIDE = (
-    32  # pairs of vectors of columns whose products a thread keeps between two parts of a kernel
-)
+BESIDE = 32  # pairs of vectors of columns: products a thread keeps between a kernel's parts
 DEPTH = 2 * PIECE  # channels at a time then; whole pieces, so that the sums are the same ones
 
 
@@ -193,8 +191,8 @@ def _plan(
         cut = 1 - padding[0] % 2, 1 - padding[1] % 2
         padding = (1 - padding[0] + cut[0]) // 2, (1 - padding[1] + cut[1]) // 2
     tiles = count_tiles(n, (out[0] + cut[0], out[1] + cut[1]), dilation, tile.results)
-    # one row of weights more than needed: streams a power of two apart would share a cache set
     few = tiles <= FEW_TILES and groups * pairs >= threads
+    # weights get one row more than needed: streams a power of two apart would share a cache set
     if max(kernel) > 3 or few:
         chunk = max(1, min(tiles, FEW_TILES))
         if tiles > threads * chunk:

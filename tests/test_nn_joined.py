@@ -72,6 +72,17 @@ def test_a_hook_sees_what_lies_between(which):
     assert layer.called == "forward_relu"
 
 
+def test_a_forward_given_to_a_class_later_is_called():
+    class Mine(nn.Conv2d):
+        pass
+
+    layer = Mine(3, 4, 3, generator=np.random.default_rng(0))
+    chain = nn.Sequential(layer, nn.ReLU())
+    before = chain(picture()).numpy()
+    Mine.forward = lambda self, x: nn.Conv2d.forward(self, x) * 2.0
+    np.testing.assert_array_equal(chain(picture()).numpy(), before * 2)
+
+
 def test_a_subclass_with_a_forward_of_its_own_is_called():
     layer = Doubled(3)
     y = nn.Sequential(layer, nn.ReLU())(picture())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 from minifcn.errors import InputError
@@ -137,14 +136,9 @@ def _joins(layer: Module, after: Module) -> bool:
     """Whether ``layer.forward_relu(x)`` is what calling ``layer`` and then ``after`` would give."""
     if type(after) is not ReLU or after._hooks or layer._hooks:
         return False
-    replaced = "forward" in layer.__dict__ or "forward" in after.__dict__  # on the instance
-    return not replaced and _offers_relu(type(layer))  # type: ignore[arg-type]  # hashable
-
-
-@lru_cache(maxsize=1024)  # a net asks for the same few at every step
-def _offers_relu(layer: type[Module]) -> bool:
-    """Whether the class that says last what a call does says it for ``forward_relu`` too."""
-    for cls in layer.__mro__:
+    if any("forward" in vars(module) for module in (layer, after)):  # replaced on the instance
+        return False
+    for cls in type(layer).__mro__:  # whoever defines forward last must define forward_relu too
         if not {"forward", "forward_relu", "__call__"}.isdisjoint(vars(cls)):
             return {"forward", "forward_relu"} <= set(vars(cls))
     return False
