@@ -21,12 +21,22 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minifcn.kernels import address
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.tile import NARROW, PANEL, PIECE, WIDE, Sums, each_tile, tiles
+from minifcn.kernels.tile import (
+    FETCH,
+    NARROW,
+    PANEL,
+    PIECE,
+    WIDE,
+    Place,
+    Sums,
+    each_tile,
+    tiles,
+    turns,
+)
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter, pointer
 
 #: the kinds of tiles of `gathered_strip`: whole vectors
@@ -65,13 +75,25 @@ def _write_tile(
     left, right, end, at, to, soon = starts
     within = builder.sub(builder.shl(emit.integer(1), length), emit.integer(1))
     a_row = [emit.at(left, builder.load(emit.at(at, i))) for i in range(height)]
-    with cgutils.for_range(builder, depth) as loop:
-        row = emit.at(right, emit.times(loop.index, halves // 2 * emit.width))
-        number = builder.lshr(builder.add(done, loop.index), wait)
+    wide = halves // 2 * emit.width
+
+    def fetch(product: Any) -> None:
+        number = builder.lshr(product, wait)
         w_at = builder.mul(builder.lshr(number, length), w_row)
         w_at = builder.add(w_at, emit.times(builder.and_(number, within), emit.width))
         emit.prefetch(emit.at(soon, w_at), level=2)
-        sums.add_products(row, lambda i: emit.at(a_row[i], loop.index))
+
+    b = Place(emit, right, emit.integer(wide))
+    for k, steps in turns(emit, depth):
+        row, here = b.here(), [emit.at(start, k) for start in a_row]
+        for step in range(steps):
+            if step % FETCH == 0:
+                fetch(builder.add(done, builder.add(k, emit.integer(step))))
+            sums.add_products(
+                emit.at(row, wide * step),
+                lambda i, here=here, step=step: emit.at(here[i], step),
+            )
+        b.move_on(steps)
     for i in range(height):
         _add(sums, i, emit.at(end, builder.load(emit.at(to, i))))
 
@@ -100,11 +122,15 @@ def _write_summing_tile(
     emit: Emitter, height: int, halves: int, starts: list[Any], b_k: Any, c_row: Any, pixels: Any
 ) -> None:
     left, at, right, end = starts
-    sums = Sums(emit, height, halves)
-    with cgutils.for_range(emit.builder, pixels) as loop:
-        row = emit.at(right, emit.builder.mul(loop.index, b_k))
-        pixel = emit.at(left, emit.builder.load(emit.at(at, loop.index)))
-        sums.add_products(row, lambda i: emit.at(pixel, i))
+    sums, b = Sums(emit, height, halves), Place(emit, right, b_k)
+    for m, steps in turns(emit, pixels):
+        row = b.here()
+        for step in range(steps):
+            pixel = emit.at(left, emit.builder.load(emit.at(emit.at(at, m), step)))
+            sums.add_products(
+                emit.at(row, emit.times(b_k, step)), lambda i, pixel=pixel: emit.at(pixel, i)
+            )
+        b.move_on(steps)
     for i in range(height):
         _add(sums, i, emit.at(end, emit.times(c_row, i)))
 

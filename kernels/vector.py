@@ -33,6 +33,8 @@ _has = _features()
 VECTOR_BYTES = 64 if "avx512f" in _has else 32 if _has & {"avx", "avx2"} else 16
 #: how many of them there are
 REGISTERS = 32 if _has & {"avx512f", "neon"} else 16
+#: what LLVM's assembly calls any of them
+ANY_REGISTER = "w" if "neon" in _has else "v" if "avx512f" in _has else "x"
 
 #: whether this processor takes a vector in two halves, so that half of one costs half
 HALVES = (VECTOR_BYTES, config.CPU_NAME or get_host_cpu_name()) in {(64, "znver4"), (32, "znver1")}
@@ -121,14 +123,23 @@ class Emitter:
         """a · b + c."""
         return self.builder.call(self._multiply_add, [a, b, c])
 
-    def in_order(self) -> None:
-        """Let no load be moved across this place.
+    def held(self, values: list[Any]) -> list[Any]:
+        """The same vectors, all computed before anything is loaded that comes after this place.
 
-        The compiler would unroll a loop and gather the loads of both turns at its head, where
-        there are no registers left for them. An empty piece of assembly keeps them in place.
+        The compiler would gather a turn's loads at its head, where there are no registers left for
+        them, or leave multiplications for later, whose factors then wait on the stack. An empty
+        piece of assembly, which seems to read and write the vectors, keeps both in place.
         """
-        nothing = ir.FunctionType(ir.VoidType(), [])
-        self.builder.asm(nothing, "", "~{memory}", [], side_effect=True)
+        kinds = [value.type for value in values]
+        result = kinds[0] if len(kinds) == 1 else ir.LiteralStructType(kinds)
+        constraints = ["=" + ANY_REGISTER] * len(kinds) + [str(i) for i in range(len(kinds))]
+        same = self.builder.asm(
+            ir.FunctionType(result, kinds), "", ",".join([*constraints, "~{memory}"]), values,
+            side_effect=True,
+        )  # fmt: skip
+        if len(kinds) == 1:
+            return [same]
+        return [self.builder.extract_value(same, i) for i in range(len(kinds))]
 
     def opaque(self, address: Any) -> Any:
         """The same address, of which the compiler no longer knows where it came from."""
