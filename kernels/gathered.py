@@ -176,9 +176,9 @@ def gathered_strip(  # type: ignore[no-untyped-def]
     products are summed before they are added to C: a few hundred at most, for the rounding's sake.
 
     Beside them W begins to come to the second-level cache: rows of 2^``length`` vectors, ``w_row``
-    apart, a vector in 2^``wait`` products, of which ``done`` were before these. Not faster than
-    needed: only so many lines can be on their way at once, and A and C need some. Returns the
-    products done with these.
+    apart, a vector in 2^``wait`` products, of which ``done`` were before these; of one in every
+    product, every second is left to the processor. Not faster than needed: only so many lines can
+    be on their way at once, and A and C need some. Returns the products done with these.
     """
     talls, shorts, tall, short = tiles(count, halves)
     row = 0

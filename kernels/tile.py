@@ -158,8 +158,10 @@ class Sums:
     def __init__(self, emit: Emitter, height: int, halves: int) -> None:
         self.emit, self.height = emit, height
         self.parts = [emit] * (halves // 2)
+        self.alike = [slice(0, halves // 2)]  # vectors as wide as each other
         if halves % 2:
             self.parts.append(Emitter(emit.context, emit.builder, emit.number, 1))
+            self.alike.append(slice(halves // 2, None))
         with emit.builder.goto_entry_block():
             self.acc = [[emit.builder.alloca(e.vector) for e in self.parts] for _ in range(height)]
         self.clear()
@@ -174,18 +176,16 @@ class Sums:
         """acc[i] += A[i] · B for one k: B's vectors from ``row`` on, A[i] at ``element`` (i)."""
         emit, builder = self.emit, self.emit.builder
         b = [part.load(emit.at(row, j * emit.width)) for j, part in enumerate(self.parts)]
-        whole = slice(0, len(b) if self.parts[-1] is emit else -1)
         for i in range(self.height):
-            for some in (whole, slice(whole.stop, None)):
-                parts, places, factors = self.parts[some], self.acc[i][some], b[some]
-                if parts:  # repeated anew for a half: one width from the other takes longer
-                    one = parts[0].repeat(builder.load(element(i)))
-                    totals = [
-                        part.multiply_add(one, factor, builder.load(place))
-                        for part, factor, place in zip(parts, factors, places, strict=True)
-                    ]
-                    for total, place in zip(emit.held(totals), places, strict=True):
-                        builder.store(total, place)
+            for some in self.alike:  # one width repeated from the other would take longer
+                parts, places = self.parts[some], self.acc[i][some]
+                one = parts[0].repeat(builder.load(element(i)))
+                totals = [
+                    part.multiply_add(one, factor, builder.load(place))
+                    for part, factor, place in zip(parts, b[some], places, strict=True)
+                ]
+                for total, place in zip(emit.held(totals), places, strict=True):
+                    builder.store(total, place)
 
     def vectors(self, i: int) -> Iterator[tuple[Emitter, int, Any]]:
         """Of row i: each vector's instructions, first column and sum."""
@@ -249,7 +249,7 @@ def each_tile(
 
 
 def _write_tile(
-    emit: Emitter, height: int, halves: int, left: Any, piece: int, starts: list[Any],
+    emit: Emitter, height: int, halves: int, left: Rows | Columns, piece: int, starts: list[Any],
     args: Any,
 ) -> None:  # fmt: skip
     """One kind of tile: from A, the addresses of B, S and C, and the arguments of `_tile`."""
@@ -373,12 +373,15 @@ class Columns:
 
     def __init__(self, emit: Emitter, start: Any, a_k: Any) -> None:
         self.emit, self.a_k, self.place = emit, a_k, Place(emit, start, a_k)
-        self.move_on = self.place.move_on
 
     def here(self) -> Callable[[int, int], Any]:
         """Where A[i, k] stands in each step of this turn, by step and row."""
         emit, here = self.emit, self.place.here()
         return lambda step, i: emit.at(emit.at(here, emit.times(self.a_k, step)), i)
+
+    def move_on(self, steps: int) -> None:
+        """To the next turn."""
+        self.place.move_on(steps)
 
 
 @serial

@@ -11,12 +11,12 @@ from minifcn.kernels.tile import blocks, lanes, rows, strip, strip_code
 
 
 @nb.njit
-def run(code, a, b, c, depth, count, halves, ahead):  # pragma: no cover - compiled
+def run(code, a, a_row, a_k, b, c, depth, count, halves, ahead):  # pragma: no cover - compiled
     """C += A · B, over views that begin amid their arrays."""
     wide, below = b.shape[1], c.dtype.type(-np.inf)
     flat_a, flat_b, flat_c = a.reshape(-1), b.reshape(-1), c.reshape(-1)
     strip(
-        code, flat_a, 1, a.shape[1], 1, flat_b, 2, wide, flat_c, 3, c.shape[1], flat_c, 3,
+        code, flat_a, 1, a_row, a_k, flat_b, 2, wide, flat_c, 3, c.shape[1], flat_c, 3,
         c.shape[1], depth, count, halves, below, False, ahead,
     )  # fmt: skip
 
@@ -25,19 +25,26 @@ KINDS = sorted({halves for _, halves in tile.NARROW + tile.WIDE})
 
 
 @pytest.mark.parametrize("halves", KINDS)
+@pytest.mark.parametrize("by", ["rows", "columns"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_strip_is_a_matrix_product_and_touches_nothing_else(dtype, halves):
+def test_a_strip_is_a_matrix_product_and_touches_nothing_else(dtype, by, halves):
     rng, wide = np.random.default_rng(0), lanes(dtype) * halves // 2
-    for depth in (1, 31, 33, 130):
+    for depth in (1, 2, 31, 33, 130, 271):
         for count in (1, 4, 7, 8, 9, 12, 20, 41):
             room, gap = rows(count), 5
-            a = rng.standard_normal((room + 1, depth + 3)).astype(dtype)
+            shape, part = (room + 1, depth + 3), np.s_[:count, :depth]
+            if by == "columns":
+                shape, part = (depth + 1, room + 3), np.s_[:depth, :count]
+            a = rng.standard_normal(shape).astype(dtype)
             b = rng.standard_normal((depth + 1, wide)).astype(dtype)
             c = rng.standard_normal((room + 1, wide + gap)).astype(dtype)
             before = c.copy()
             ahead = b.size if depth == 33 else 0  # fetches what is not there: does no harm
-            run(strip_code(np.dtype(dtype)), a, b, c, depth, count, halves, ahead)
-            left = a.reshape(-1)[1 : 1 + count * (depth + 3)].reshape(count, -1)[:, :depth]
+            a_row, a_k = (a.shape[1], 1) if by == "rows" else (1, a.shape[1])
+            run(strip_code(np.dtype(dtype)), a, a_row, a_k, b, c, depth, count, halves, ahead)
+            last = a.size - a.shape[1]
+            left = a.reshape(-1)[1 : 1 + last].reshape(-1, a.shape[1])[part]
+            left = left if by == "rows" else left.T
             right = b.reshape(-1)[2 : 2 + depth * wide].reshape(depth, wide)
             wanted = left.astype(float) @ right.astype(float)
             flat, old = c.reshape(-1)[3:], before.reshape(-1)[3:]
