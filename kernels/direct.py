@@ -32,8 +32,9 @@ from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.pack import in_memory
 from minifcn.kernels.row import clear, copy, copy_vector
 from minifcn.kernels.taps import Pair, Taps
-from minifcn.kernels.tile import MOST, TALL, block, covered, lanes, tiles
+from minifcn.kernels.tiling import MOST, TALL, block, covered, tiles
 from minifcn.kernels.turn import turn
+from minifcn.kernels.vector import lanes
 
 # What a thread works on at a time stays in its second-level cache:
 PAIRS = 12  # of vectors of columns: eight tiles of three

@@ -25,18 +25,8 @@ from numba.extending import intrinsic
 
 from minifcn.kernels import address
 from minifcn.kernels.compiled import serial
-from minifcn.kernels.tile import (
-    FETCH,
-    NARROW,
-    PANEL,
-    PIECE,
-    WIDE,
-    Place,
-    Sums,
-    each_tile,
-    tiles,
-    turns,
-)
+from minifcn.kernels.tile import FETCH, Place, Sums, each_tile, turns
+from minifcn.kernels.tiling import NARROW, PANEL, PIECE, WIDE, tiles
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter, pointer
 
 #: the kinds of tiles of `gathered_strip`: whole vectors

@@ -26,18 +26,10 @@ from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.pack import in_blocks, pack_for_all, packed_weights
 from minifcn.kernels.row import clear, copy, copy_vector
 from minifcn.kernels.stream import fence, past_caches
+from minifcn.kernels.strip import strip, strip_code
 from minifcn.kernels.taps import Pair, Taps
-from minifcn.kernels.tile import (
-    TALL,
-    covered,
-    half_vectors,
-    lanes,
-    narrow_columns,
-    rows,
-    strip,
-    strip_code,
-)
-from minifcn.kernels.vector import VECTOR_BYTES
+from minifcn.kernels.tiling import TALL, covered, half_vectors, narrow_columns, rows
+from minifcn.kernels.vector import VECTOR_BYTES, lanes
 
 DEPTH = 768  # columns of a panel, about: rows of weights that stay in the second-level cache
 PANEL_BYTES = 256 * 1024  # of one thread's second-level cache; the rest is for the weights

@@ -31,15 +31,8 @@ from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.parts import add_bias, add_parts
 from minifcn.kernels.row import clear, copy
 from minifcn.kernels.taps import Taps
-from minifcn.kernels.tile import (
-    SHORT,
-    TALL,
-    covered,
-    half_vectors,
-    lanes,
-    narrow_columns,
-    rows,
-)
+from minifcn.kernels.tiling import SHORT, TALL, covered, half_vectors, narrow_columns, rows
+from minifcn.kernels.vector import lanes
 
 PIXELS = 256  # of a panel
 SHARE = 264  # rows of the result that a thread takes at a time, about

@@ -36,17 +36,10 @@ from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.pack import in_blocks, pack_for_all, packed_weights
 from minifcn.kernels.row import FOUR, clear, copy, copy_four, copy_row, copy_vector
 from minifcn.kernels.stream import fence, past_caches
+from minifcn.kernels.strip import strip, strip_code
 from minifcn.kernels.taps import Pair, Taps
-from minifcn.kernels.tile import (
-    PIECE,
-    covered,
-    half_vectors,
-    lanes,
-    narrow_columns,
-    rows,
-    strip,
-    strip_code,
-)
+from minifcn.kernels.tiling import PIECE, covered, half_vectors, narrow_columns, rows
+from minifcn.kernels.vector import lanes
 
 FEW = 32  # channels
 IN_VAIN = 1.1  # of a row of results is computed, at most

@@ -25,7 +25,8 @@ from minifcn.kernels.lines import interleaved, lay, windows
 from minifcn.kernels.parts import add_bias, add_parts
 from minifcn.kernels.row import clear, copy, copy_row
 from minifcn.kernels.taps import Taps
-from minifcn.kernels.tile import TALL, half_vectors, lanes, narrow_columns, rows
+from minifcn.kernels.tiling import TALL, half_vectors, narrow_columns, rows
+from minifcn.kernels.vector import lanes
 
 PIXELS = 2 * STRIP  # of dy that stay in the first cache while all taps meet them
 PIECES = 4  # of work for a thread

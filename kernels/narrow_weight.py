@@ -23,9 +23,11 @@ from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.parts import add_bias, add_parts
 from minifcn.kernels.row import copy
+from minifcn.kernels.strip import strip, strip_code
 from minifcn.kernels.taps import Taps
-from minifcn.kernels.tile import columns, half_vectors, lanes, rows, strip, strip_code
+from minifcn.kernels.tiling import columns, half_vectors, rows
 from minifcn.kernels.turn import turn
+from minifcn.kernels.vector import lanes
 
 PIXELS = 256  # whose x stays in the second-level cache while all filters meet it
 SHARE = 64  # channels of a piece of work

@@ -53,16 +53,10 @@ from minifcn.kernels.pack import turn_band
 from minifcn.kernels.row import copy
 from minifcn.kernels.sandwich import Side, finished_sandwich_of
 from minifcn.kernels.stream import fence, past_caches
+from minifcn.kernels.strip import strip, strip_code
 from minifcn.kernels.taps import Pair
-from minifcn.kernels.tile import (
-    PIECE,
-    TALL,
-    blocks,
-    lanes,
-    rows,
-    strip,
-    strip_code,
-)
+from minifcn.kernels.tiling import PIECE, TALL, blocks, rows
+from minifcn.kernels.vector import lanes
 from minifcn.kernels.winograd_filters import PART, filter_of, padded, weights_at, weights_part
 from minifcn.kernels.winograd_matrices import STRIDED, TURNED, matrices
 from minifcn.kernels.winograd_tile import (

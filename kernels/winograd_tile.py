@@ -15,7 +15,7 @@ from minifcn.kernels.compiled import serial
 from minifcn.kernels.row import clear, copy
 from minifcn.kernels.sandwich import Side, sandwich_of
 from minifcn.kernels.taps import Pair
-from minifcn.kernels.tile import lanes
+from minifcn.kernels.vector import lanes
 from minifcn.kernels.winograd_matrices import STRIDED, TURNED, matrices
 
 # A module global, not a closure: otherwise Numba could not keep the callers' machine code on disk.

@@ -27,16 +27,10 @@ from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.parts import add_bias, add_parts
 from minifcn.kernels.sandwich import Side, sandwich_of, summed_sandwich_of, twice
+from minifcn.kernels.strip import strip, strip_code
 from minifcn.kernels.taps import Pair
-from minifcn.kernels.tile import (
-    MOST,
-    PIECE,
-    TALL,
-    block,
-    lanes,
-    strip,
-    strip_code,
-)
+from minifcn.kernels.tiling import MOST, PIECE, TALL, block
+from minifcn.kernels.vector import lanes
 from minifcn.kernels.winograd_matrices import STRIDED, matrices
 from minifcn.kernels.winograd_tile import (
     copied_patch,

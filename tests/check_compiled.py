@@ -16,7 +16,7 @@ from numba.core.dispatcher import Dispatcher
 
 import minifcn as mf
 from minifcn import kernels
-from minifcn.kernels import gathered, tile
+from minifcn.kernels import gathered, strip
 
 
 def dispatchers():
@@ -49,8 +49,8 @@ def main(plant):
         if sum(dispatcher.stats.cache_misses.values()):
             print(name)
     float32 = np.dtype(np.float32)
-    if not tile.compiled_strip(float32).cache_hits:
-        print("tile._strip")
+    if not strip.compiled_strip(float32).cache_hits:
+        print("strip._strip")
     if not gathered.compiled_summing_strip(float32).cache_hits:
         print("gathered._summing_strip")
 

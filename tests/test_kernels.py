@@ -13,11 +13,11 @@ from minifcn.kernels import (
     jobs,
     lines,
     stream,
-    tile,
+    tiling,
     winograd,
     workspace,
 )
-from minifcn.kernels.tile import narrow_columns, rows
+from minifcn.kernels.tiling import narrow_columns, rows
 from minifcn.kernels.vector import lanes
 from tests.convolutions import on_one_thread
 
@@ -231,9 +231,9 @@ def test_a_weight_gradients_work_is_shared_out_without_gaps():
 
 def test_few_columns_take_a_vector_and_a_half_and_never_more_tiles(monkeypatch):
     vector = lanes(np.float32)
-    monkeypatch.setattr(tile, "HALVES", False)
+    monkeypatch.setattr(tiling, "HALVES", False)
     assert narrow_columns(np.float32, vector + 1) == 2 * vector
-    monkeypatch.setattr(tile, "HALVES", True)
+    monkeypatch.setattr(tiling, "HALVES", True)
     half = vector // 2
     for wanted in range(1, 20 * vector):
         wide = narrow_columns(np.float32, wanted)

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from minifcn import kernels
-from minifcn.kernels import lines, lines_weight, tile
+from minifcn.kernels import lines, lines_weight, tiling
 from minifcn.kernels.taps import convolution, transposed
 from tests import naive
 from tests.convolutions import by_elements, random
@@ -157,12 +157,12 @@ def test_as_many_rows_together_as_leave_least_in_vain(width, wide, step):
     group = lines._group(width, lines.Window(0, 0, 1, wide, 1), (1, step))
     assert group.apart * step >= (width - 1) * step + wide > (group.apart - 1) * step
     needed = (group.rows - 1) * group.apart + width
-    assert group.computed == tile.rows(needed) >= needed
-    alone = tile.rows(width) / width
+    assert group.computed == tiling.rows(needed) >= needed
+    alone = tiling.rows(width) / width
     if alone <= lines.IN_VAIN:
         assert group.rows == 1
     for rows in range(1, lines.TOGETHER + 1):
-        others = tile.rows((rows - 1) * group.apart + width) / (rows * width)
+        others = tiling.rows((rows - 1) * group.apart + width) / (rows * width)
         assert alone <= lines.IN_VAIN or others >= group.computed / (group.rows * width)
 
 

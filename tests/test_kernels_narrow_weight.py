@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from minifcn import kernels
 from minifcn.kernels import narrow_weight, workspace
 from minifcn.kernels.taps import convolution
-from minifcn.kernels.tile import lanes
+from minifcn.kernels.vector import lanes
 from tests.convolutions import on_one_thread, random
 
 ONE, NONE = (1, 1), (0, 0)

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minifcn.kernels import tile
-from minifcn.kernels.tile import blocks, lanes, rows, strip, strip_code
+from minifcn.kernels import tiling
+from minifcn.kernels.strip import strip, strip_code
+from minifcn.kernels.tiling import blocks, rows
+from minifcn.kernels.vector import lanes
 
 
 @nb.njit
@@ -21,7 +23,7 @@ def run(code, a, a_row, a_k, b, c, depth, count, halves, ahead):  # pragma: no c
     )  # fmt: skip
 
 
-KINDS = sorted({halves for _, halves in tile.NARROW + tile.WIDE})
+KINDS = sorted({halves for _, halves in tiling.NARROW + tiling.WIDE})
 
 
 @pytest.mark.parametrize("halves", KINDS)
@@ -58,10 +60,10 @@ def test_a_strip_is_a_matrix_product_and_touches_nothing_else(dtype, by, halves)
             assert np.array_equal(over, old[room * (wide + gap) :])  # under its last tile
 
 
-@pytest.mark.skipif(tile.MOST < 3, reason="16 registers hold no tile of three vectors")
+@pytest.mark.skipif(tiling.MOST < 3, reason="16 registers hold no tile of three vectors")
 def test_three_vectors_go_over_by_three_rows_at_most():
     for wanted in range(1, 200):
-        talls, shorts, tall, short = tile.tiles.py_func(wanted, 6)
+        talls, shorts, tall, short = tiling.tiles.py_func(wanted, 6)
         assert (tall, short) == (8, 4) and shorts < 2
         assert wanted <= talls * tall + shorts * short < wanted + 4
         assert talls * tall + shorts * short <= rows(wanted)
@@ -80,7 +82,7 @@ def test_blocks_cover_all_columns_in_even_shares(wanted, shares, dtype):
     assert max(own) - min(own) <= 1
     for a, b in zip(owned, owned[1:]):
         alone = b - a == 1
-        if tile.MOST == 3:  # one vector only where there is no other, and as few blocks as may be
+        if tiling.MOST == 3:  # one vector only where there is no other, and as few blocks as may be
             assert set(widths[a:b]) <= ({1, 2, 3} if alone else {2, 3})
             assert b - a == -(-int(widths[a:b].sum()) // 3)
         else:
