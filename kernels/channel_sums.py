@@ -18,6 +18,7 @@ from minifcn.kernels import workspace
 from minifcn.kernels.columns import THREADS, columns, lanes
 from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out
+from minifcn.kernels.rooms import Rooms
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.vector import LLVM_FLOAT, Emitter
 from minifcn.kernels.vector import lanes as vector_lanes
@@ -100,11 +101,11 @@ def _sums(way: int, a: np.ndarray, y: np.ndarray | None, g: np.ndarray | None) -
 
 
 @lru_cache(maxsize=1024)
-def _plan(m: int, c: int, dtype: np.dtype) -> tuple[int, workspace.Rooms]:
+def _plan(m: int, c: int, dtype: np.dtype) -> tuple[int, Rooms]:
     """The rows of a block, whatever the threads; rooms for the sums of blocks and of strips."""
     rows = BLOCK * max(1, m // (BLOCK * BLOCKS))
     blocks = -(-m // rows)
-    return rows, workspace.Rooms((np.float64, (blocks, c)), (dtype, (blocks, c)))
+    return rows, Rooms(1, (np.float64, (blocks, c)), (dtype, (blocks, c)))
 
 
 PLAIN, GATED, GATED_PAST = range(3)  # no gate; g is written; g is written past the caches

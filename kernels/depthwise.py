@@ -16,7 +16,6 @@ from functools import lru_cache
 from math import gcd
 from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 
 from minifcn import device
@@ -24,6 +23,7 @@ from minifcn.kernels import workspace
 from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.parts import add_parts
+from minifcn.kernels.rooms import Rooms, own
 from minifcn.kernels.row import copy
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.vector import lanes
@@ -72,7 +72,7 @@ class Plan(NamedTuple):
 
     by_row: bool
     order: np.ndarray
-    rooms: workspace.Rooms
+    rooms: Rooms
     settings: tuple[Any, ...]
 
 
@@ -82,14 +82,15 @@ def _plan(taps: Taps, width: int, c: int, dtype: Any, threads: int) -> Plan:
     # a row of pixels is one row of numbers, and the weights repeat along it
     again = lanes(dtype) * max(1, 256 // (lanes(dtype) * c)) if by_row else 1
     longest = width * c if by_row else int(taps.run.max(initial=1)) * c
-    rooms = workspace.Rooms(
-        (dtype, (threads, workspace.whole_lines(longest, dtype))),
+    rooms = Rooms(
+        threads,
+        (dtype, (longest,), True),
         (dtype, (count, again * c)),
         (dtype, (again * c,)),
     )
     strides = np.array([*taps.in_stride, *taps.out_stride])
     by_rows = taps.offset, taps.phases, strides
-    by_runs = longest, taps.offset, taps.run, taps.in_stride
+    by_runs = taps.offset, taps.run, taps.in_stride
     return Plan(by_row, taps.order[:, 0].copy(), rooms, by_rows if by_row else by_runs)
 
 
@@ -100,18 +101,19 @@ class WeightPlan(NamedTuple):
     ``settings`` that `_weight_row` is given.
     """
 
-    rooms: workspace.Rooms
+    rooms: Rooms
     settings: tuple[Any, ...]
 
 
 @lru_cache(maxsize=256)
 def _weight_plan(taps: Taps, p: int, c: int, dtype: Any, threads: int) -> WeightPlan:
     longest = int(taps.run.max(initial=1)) * c
-    rooms = workspace.Rooms(
+    rooms = Rooms(
+        threads,
         (dtype, (p, len(taps.order) * c)),
-        (dtype, (threads, workspace.whole_lines(longest, dtype))),
+        (dtype, (longest,), True),
     )
-    return WeightPlan(rooms, (longest, taps.offset, taps.run, taps.in_stride))
+    return WeightPlan(rooms, (taps.offset, taps.run, taps.in_stride))
 
 
 # -- CUDA: by the numbers (kernel, stride, padding, dilation), not by taps -------------------------
@@ -294,7 +296,7 @@ def _row_by_taps(line, x, weight, bias, y, rows, offset, phases, strides):  # ty
     period = weight.shape[1]
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     image, row = line // p, line % p
-    sums = rows[nb.get_thread_id()]
+    sums = own(rows)
     for f in range(len(phases)):
         top, left, _, width, first, last, _ = phases[f]
         if top != row % out_y:
@@ -326,13 +328,13 @@ def _row_loop(preparing, count, arguments):  # type: ignore[no-untyped-def]
 
 
 @serial
-def _row_by_runs(line, x, weight, bias, y, rows, longest, offset, run, steps):  # type: ignore[no-untyped-def]
+def _row_by_runs(line, x, weight, bias, y, rows, offset, run, steps):  # type: ignore[no-untyped-def]
     step_y, step_x = steps
     n, h, w, c = x.shape
     _, p, q, _ = y.shape
     flat_x, flat_y, flat_weight = x.reshape(-1), y.reshape(-1), weight.reshape(-1)
     image, row = line // p, line % p
-    sums = rows[nb.get_thread_id(), :longest]
+    sums = own(rows)
     for j in range(q):
         sums[:] = 0
         t = 0
@@ -363,12 +365,12 @@ def _loop(preparing, count, arguments):  # type: ignore[no-untyped-def]
 
 
 @serial
-def _weight_row(i, x, dy, by_row, rows, longest, offset, run, steps):  # type: ignore[no-untyped-def]
+def _weight_row(i, x, dy, by_row, rows, offset, run, steps):  # type: ignore[no-untyped-def]
     step_y, step_x = steps
     n, h, w, c = x.shape
     _, p, q, _ = dy.shape
     flat_x, flat_dy = x.reshape(-1), dy.reshape(-1)
-    again = rows[nb.get_thread_id(), :longest]
+    again = own(rows)
     sums = by_row[i]
     sums[:] = 0
     for image in range(n):

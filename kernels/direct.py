@@ -21,7 +21,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 
 from minifcn.kernels import workspace
@@ -30,6 +29,7 @@ from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.gathered import gathered_strip, meetings
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.pack import in_memory
+from minifcn.kernels.rooms import Rooms, own
 from minifcn.kernels.row import clear, copy, copy_vector
 from minifcn.kernels.taps import Pair, Taps
 from minifcn.kernels.tiling import MOST, TALL, block, covered, tiles
@@ -90,7 +90,7 @@ class Plan(NamedTuple):
     and ``settings`` that `_tap_piece` is given.
     """
 
-    rooms: workspace.Rooms
+    rooms: Rooms
     work: np.ndarray
     settings: tuple[Any, ...]
 
@@ -103,10 +103,11 @@ def _plan(
     work = _shares(taps, n, groups, weights, k, 2 * side, threads)
     most, across = int(work[:, 3].max()), int((work[:, 5] - work[:, 4]).max())
     across = -(-across // side) * side
-    rooms = workspace.Rooms(
-        (dtype, (threads, workspace.whole_lines((most + 1) * across, dtype))),
-        (dtype, (threads, workspace.whole_lines(min(c, DEPTH) * MOST * side, dtype))),
-        (np.int64, (threads, 2, workspace.whole_lines(most + 2 * TALL, np.int64))),
+    rooms = Rooms(
+        threads,
+        (dtype, ((most + 1) * across,), True),
+        (dtype, (min(c, DEPTH) * MOST * side,), True),
+        (np.int64, (2, most + 2 * TALL), True),
     )
     order = taps.order[:, 0].copy()  # the kernel elements, as they are read
     settings = (
@@ -190,8 +191,8 @@ def _tap_piece(  # type: ignore[no-untyped-def]
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     g, f, pixel, count, left, right = work[item]
     top, first_column, height, width, first, last, _ = phases[f]
-    sums, target = totals[nb.get_thread_id()], brought[nb.get_thread_id()]
-    at, to = places[nb.get_thread_id(), 0], places[nb.get_thread_id(), 1]
+    sums, target, place = own(totals), own(brought), own(places)
+    at, to = place[0], place[1]
     used = right - left
     across = (used + side - 1) // side * side
     for m in range(count):

@@ -17,13 +17,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 
 from minifcn.kernels import pack, workspace
 from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.pack import in_blocks, pack_for_all, packed_weights
+from minifcn.kernels.rooms import Rooms, own
 from minifcn.kernels.row import clear, copy, copy_vector
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.strip import strip, strip_code
@@ -76,7 +76,7 @@ class Plan(NamedTuple):
 
     columns: int
     vectors: bool
-    rooms: workspace.Rooms
+    rooms: Rooms
     work: np.ndarray
     settings: tuple[Any, ...]
 
@@ -96,10 +96,11 @@ def _plan(
     size = int(work[:, 3].max()) + 2 * TALL
     panel = workspace.whole_lines(size * (depth + wide), dtype)
     edge = workspace.whole_lines(size * blocks * wide, dtype)
-    rooms = workspace.Rooms(
-        *pack.rooms((groups, blocks, len(taps.order), c, wide), dtype, threads),
+    rooms = Rooms(
+        threads,
+        *pack.rooms((groups, blocks, len(taps.order), c, wide), dtype),
         (dtype, (groups, blocks * wide)),
-        (dtype, (threads, panel + edge)),
+        (dtype, (panel + edge,), True),
     )
     settings = (
         strip_code(dtype), taps.offset, taps.run, taps.phases, taps.in_stride, taps.out_stride,
@@ -206,7 +207,7 @@ def _multiply_piece(  # type: ignore[no-untyped-def]
     reads = len(offset)
     g, f, pixel, count, low, high = work[item]
     top, left, height, width, first, last, together = phases[f]
-    mine = room[nb.get_thread_id()]
+    mine = own(room)
     panel, edge = mine[:most], mine[most:]
     inner = dense and covered(count) == count
     first_column, total = low * wide, min(high * wide, together * k) - low * wide

@@ -19,7 +19,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 
 from minifcn.kernels import workspace
@@ -29,6 +28,7 @@ from minifcn.kernels.gathered import meetings, summing_code, summing_strip
 from minifcn.kernels.im2col import fill_panel
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.parts import add_bias, add_parts
+from minifcn.kernels.rooms import Rooms, own
 from minifcn.kernels.row import clear, copy
 from minifcn.kernels.taps import Taps
 from minifcn.kernels.tiling import SHORT, TALL, covered, half_vectors, narrow_columns, rows
@@ -81,7 +81,7 @@ class Plan(NamedTuple):
 
     sums: tuple[int, int, int, int]
     sums_bias: bool
-    rooms: workspace.Rooms
+    rooms: Rooms
     work: np.ndarray
     settings: tuple[Any, ...]
 
@@ -105,11 +105,12 @@ def _plan(
     exact = parts == 1 and groups == 1 and across == k and rows(last) == last
     lies = groups == 1 and k == across and k <= FEW
     panel = PIXELS * (depth + 2 * TALL + wide)
-    rooms = workspace.Rooms(
+    rooms = Rooms(
+        threads,
         (np.float64, (parts, groups, across)),
-        (dtype, (threads, panel + (0 if lies and not alone else PIXELS * across))),
-        (np.int64, (threads, 2, PIXELS)),
-        (dtype, (threads, workspace.whole_lines(wide, dtype))),
+        (dtype, (panel + (0 if lies and not alone else PIXELS * across),), True),
+        (np.int64, (2, PIXELS), True),
+        (dtype, (wide,), True),
     )
     sums = parts, groups, count * c + (0 if exact else 2 * TALL), across
     summed = taps.reads_each_pixel() and wide % lanes(dtype) == 0
@@ -173,10 +174,9 @@ def _weight_piece(  # type: ignore[no-untyped-def]
     c = x.shape[3] // groups
     flat_x, flat_dy = x.reshape(-1), dy.reshape(-1)
     g, part, low, high, begin, end = work[item]
-    mine = room[nb.get_thread_id()]
+    mine, place, strip, side = own(room), own(places), own(strips), 2 * wide // halves
     panel, gradient = mine[:most], mine[most:]
-    at, of = places[nb.get_thread_id(), 0], places[nb.get_thread_id(), 1]
-    strip, side = strips[nb.get_thread_id()], 2 * wide // halves
+    at, of = place[0], place[1]
     first, last = low // c, (high + c - 1) // c  # taps of rows low … high − 1
     depth = (last - first) * c
     base = ((part * groups + g) * height + low) * across
@@ -215,8 +215,8 @@ def _weight_piece(  # type: ignore[no-untyped-def]
             if straight:
                 columns_of, at_columns, step = flat_dy, pixel * all_k + j * wide, all_k
             if low == 0 and bias:
-                own = bias_sums[part, g, j * wide : (j + 1) * wide]
-                add_rows(columns_of, at_columns, step, wide, count, side, strip, own)
+                of_bias = bias_sums[part, g, j * wide : (j + 1) * wide]
+                add_rows(columns_of, at_columns, step, wide, count, side, strip, of_bias)
             summing_strip(
                 code, source, start, at, 0, columns_of, at_columns, step, sums, base + j * wide,
                 across, count, high - low, halves,

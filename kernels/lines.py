@@ -27,13 +27,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 
 from minifcn.kernels import pack, workspace
 from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.pack import in_blocks, pack_for_all, packed_weights
+from minifcn.kernels.rooms import Rooms, own
 from minifcn.kernels.row import FOUR, clear, copy, copy_four, copy_row, copy_vector
 from minifcn.kernels.stream import fence, past_caches
 from minifcn.kernels.strip import strip, strip_code
@@ -163,7 +163,7 @@ class Plan(NamedTuple):
     order: np.ndarray
     columns: int
     vectors: bool
-    rooms: workspace.Rooms
+    rooms: Rooms
     work: np.ndarray
     settings: tuple[Any, ...]
 
@@ -197,10 +197,11 @@ def _plan(taps: Taps, n: int, c: int, k: int, dtype: Any, threads: int) -> Plan:
         for piece in phase[len(phase) * thread // threads : len(phase) * (thread + 1) // threads]
     ]
     line = workspace.whole_lines(line + lanes(dtype), dtype)
-    rooms = workspace.Rooms(
-        *pack.rooms((1, blocks, len(order), c, wide), dtype, threads),
+    rooms = Rooms(
+        threads,
+        *pack.rooms((1, blocks, len(order), c, wide), dtype),
         (dtype, (blocks * wide,)),
-        (dtype, (threads, line + workspace.whole_lines(edge, dtype))),
+        (dtype, (line + edge,), True),
     )
     every = np.array(work)
     settings = (
@@ -266,7 +267,7 @@ def _multiply_piece(  # type: ignore[no-untyped-def]
     top, left, height, width, first, _, together = phases[f]
     above, beside, lines, high, apart, across, group, shift = all_windows[f]
     c = x.shape[3]
-    mine, flat_y = room[nb.get_thread_id()], y.reshape(-1)
+    mine, flat_y = own(room), y.reshape(-1)
     line, edge = mine[:most], mine[most:]
     columns, column = (width - 1) * steps[1] + across, high * c
     length, total = across * column, together * k

@@ -13,7 +13,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 
 from minifcn.kernels import workspace
@@ -23,6 +22,7 @@ from minifcn.kernels.gathered import summing_code, summing_strip
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.lines import interleaved, lay, windows
 from minifcn.kernels.parts import add_bias, add_parts
+from minifcn.kernels.rooms import Rooms, own
 from minifcn.kernels.row import clear, copy, copy_row
 from minifcn.kernels.taps import Taps
 from minifcn.kernels.tiling import TALL, half_vectors, narrow_columns, rows
@@ -63,7 +63,7 @@ class Plan(NamedTuple):
     window are interleaved in a line; and ``settings`` that `_weight_piece` is given.
     """
 
-    rooms: workspace.Rooms
+    rooms: Rooms
     work: np.ndarray
     high: int
     settings: tuple[Any, ...]
@@ -89,12 +89,13 @@ def _plan(taps: Taps, n: int, c: int, k: int, dtype: Any, threads: int) -> Plan:
     ]
     line = ((width - 1) * taps.in_stride[1] + window.wide) * high * c
     together = max(1, PIXELS // width)
-    rooms = workspace.Rooms(
+    rooms = Rooms(
+        threads,
         (dtype, (parts, lines, rows(length), across)),
         (np.float64, (parts, 1, workspace.whole_lines(k, np.float64))),
-        (dtype, (threads, workspace.whole_lines(together * line + TALL + lanes(dtype), dtype))),
-        (dtype, (threads, workspace.whole_lines(PIXELS * across + k, dtype))),
-        (np.int64, (threads, PIXELS)),
+        (dtype, (together * line + TALL + lanes(dtype),), True),
+        (dtype, (PIXELS * across + k,), True),
+        (np.int64, (PIXELS,), True),
     )
     table = np.array(work)
     settings = (
@@ -116,8 +117,8 @@ def _weight_piece(  # type: ignore[no-untyped-def]
     top, left, all_high, seen, apart = window
     lines, column, flat_dy = all_high // high, high * x.shape[3], dy.reshape(-1)
     length, columns = seen * column, (q - 1) * steps[1] + seen
-    panel, gradient = room[nb.get_thread_id()], gradients[nb.get_thread_id()]
-    at, row_sums = places[nb.get_thread_id()], len(gradient) - k
+    panel, gradient, at = own(room), own(gradients), own(places)
+    row_sums = len(gradient) - k
     base = part * lines * sum_rows * across
     clear(sums, base + low * sum_rows * across, (up - low) * sum_rows * across)
     clear(panel, 0, len(panel))  # the last tile hangs over what is laid there

@@ -15,13 +15,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.parts import add_bias, add_parts
+from minifcn.kernels.rooms import Rooms, own
 from minifcn.kernels.row import copy
 from minifcn.kernels.strip import strip, strip_code
 from minifcn.kernels.taps import Taps
@@ -66,7 +66,7 @@ class Plan(NamedTuple):
     and their halves of vectors.
     """
 
-    rooms: workspace.Rooms
+    rooms: Rooms
     work: np.ndarray
     settings: tuple[Any, ...]
 
@@ -82,9 +82,10 @@ def _plan(pixels: int, c: int, k: int, dtype: Any, threads: int) -> Plan:
     ]
     height, wide = rows(k), 2 * lanes(dtype)
     over = -(-height // k) - 1  # pixels at the end, from which a tile that hangs over reads beyond
-    rooms = workspace.Rooms(
+    rooms = Rooms(
+        threads,
         (dtype, (parts, height, c)),
-        (dtype, (threads, over, workspace.whole_lines(height, dtype))),
+        (dtype, (max(1, over * height),), True),
         (np.float64, (parts, 1, workspace.whole_lines(k, np.float64))),
     )
     table, zeros = np.array(work, np.int64), np.zeros(wide, dtype)
@@ -97,8 +98,8 @@ def _weight_piece(item, x, dy, sums, edges, bias_sums, bias, work, zeros, code, 
     flat_x, flat_dy, flat_sums = x.reshape(-1), dy.reshape(-1), sums.reshape(-1)
     _, height, c = sums.shape
     k, nothing = dy.shape[3], x.dtype.type(-np.inf)
-    over, pixels = edges.shape[1], dy.size // k
-    edge = edges[nb.get_thread_id()].reshape(-1)
+    edge, pixels = own(edges), dy.size // k
+    over = len(edge) // height
     part, low, high, begin, end = work[item]
     if low == 0 and bias:
         bias_sums[part, 0, :k] = 0
@@ -124,10 +125,10 @@ def _weight_piece(item, x, dy, sums, edges, bias_sums, bias, work, zeros, code, 
                     flat_sums, to, c, flat_sums, to, c, count - whole, k, halves, nothing, False, 0,
                 )  # fmt: skip
         if low == 0 and bias:
-            own = bias_sums[part, 0]
+            of_bias = bias_sums[part, 0]
             for m in range(first, first + count):
                 for e in range(k):
-                    own[e] += flat_dy[m * k + e]
+                    of_bias[e] += flat_dy[m * k + e]
 
 
 @kernel

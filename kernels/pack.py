@@ -14,7 +14,6 @@ from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
@@ -22,10 +21,10 @@ from numba.extending import intrinsic
 from minifcn.kernels import address, workspace
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.jobs import share_out
+from minifcn.kernels.rooms import own
 from minifcn.kernels.row import clear, copy
 from minifcn.kernels.turn import turn
 from minifcn.kernels.vector import LLVM_FLOAT, lanes
-from minifcn.kernels.workspace import LINE
 
 BAND = 64  # rows and columns that are turned together, in the first cache: some lines of each
 CHANNELS = 64  # of a tap's weights that a thread brings into blocks at a time
@@ -66,15 +65,13 @@ def contiguous(by_tap: np.ndarray) -> tuple[np.ndarray, Jobs]:
     return target, Jobs(taps * -(-a // BAND), (weights, target, lanes(by_tap.dtype)))
 
 
-def rooms(
-    shape: tuple[int, ...], dtype: Any, threads: int
-) -> tuple[tuple[Any, tuple[int, ...]], ...]:
-    """What `in_blocks` wants of a plan's rooms, for weights of ``shape``.
+def rooms(shape: tuple[int, ...], dtype: Any) -> tuple[tuple[Any, ...], ...]:
+    """What `in_blocks` wants of a plan's `Rooms`, for weights of ``shape``.
 
-    That is (groups, blocks, reads, C, columns of a block). With them, a line for each thread.
+    That is (groups, blocks, reads, C, columns of a block). With them, whether they are packed.
     """
-    owners = threads if prod(shape) * np.dtype(dtype).itemsize <= APART else 1
-    return (dtype, (owners, *shape)), (np.int64, (threads, LINE // 8))
+    apart = prod(shape) * np.dtype(dtype).itemsize <= APART
+    return (dtype, shape, apart), (np.int64, (1,), apart)
 
 
 def in_blocks(
@@ -175,9 +172,9 @@ def _pack_part(item, by_tap, turned, order, packed, k, side, code):  # type: ign
 @serial
 def pack_for_all(by_tap, turned, order, packed, done, k, side, code):  # type: ignore[no-untyped-def]
     """The weights in blocks, as the tiles read them; if few, each thread will pack its own."""
-    done[:] = 0
-    if len(packed) == 1:
-        whole = packed[0]
+    done[:, 0] = 0
+    if _for_all(packed):
+        whole = own(packed)
         arguments = by_tap, turned, order, whole, k, side, code
         share_out(_pack_part, _parts(whole), arguments)
 
@@ -188,14 +185,17 @@ def packed_weights(by_tap, turned, order, packed, done, k, side, code):  # type:
 
     To fetch what another has just written takes longer than to pack a small layer's weights.
     """
-    if len(packed) == 1:
-        return packed[0].reshape(-1)
-    thread = nb.get_thread_id()
-    mine = packed[thread]
-    if done[thread, 0] == 0:
-        done[thread, 0] = 1
-        _pack_parts(0, _parts(mine), by_tap, turned, order, mine, k, side, code)
-    return mine.reshape(-1)
+    weights, is_done = own(packed), own(done)
+    if not _for_all(packed) and is_done[0] == 0:
+        is_done[0] = 1
+        _pack_parts(0, _parts(weights), by_tap, turned, order, weights, k, side, code)
+    return weights.reshape(-1)
+
+
+@serial
+def _for_all(packed):  # type: ignore[no-untyped-def]
+    """Whether all threads have the same room."""
+    return packed.strides[0] == 0
 
 
 @serial

@@ -42,7 +42,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 
 from minifcn.kernels import workspace
@@ -50,6 +49,7 @@ from minifcn.kernels.algorithm import FEW_TILES
 from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.pack import turn_band
+from minifcn.kernels.rooms import Rooms, own
 from minifcn.kernels.row import copy
 from minifcn.kernels.sandwich import Side, finished_sandwich_of
 from minifcn.kernels.stream import fence, past_caches
@@ -114,11 +114,11 @@ def conv(
         start.fill(0)
     else:  # beyond, columns that nobody reads
         start[:, :k] = bias.reshape(groups, k)
-    weights, past = weights.reshape(-1), past_caches(y, k)
+    past = past_caches(y, k)
     gated, gate = gate is not None, y if gate is None else gate
     arguments = (
-        x, weights, start.reshape(-1), y, gate, patches, products, edges, x.dtype.type(floor), past,
-        gated, *plan.settings,
+        x, weights, start, y, gate, patches, products, edges, x.dtype.type(floor), past, gated,
+        *plan.settings,
     )  # fmt: skip
     if plan.shares:
         every = *arguments, filters, kernel, plan.owned, flipped
@@ -153,7 +153,7 @@ class Plan(NamedTuple):
     shares: int
     owned: np.ndarray
     parts: int
-    rooms: workspace.Rooms
+    rooms: Rooms
     of_weights: tuple[Any, ...]
     settings: tuple[Any, ...]
 
@@ -194,23 +194,25 @@ def _plan(
         shares = min(pairs, max(threads if tiles < threads * chunk else 1, -(-pairs // BESIDE)))
         ends, owned = blocks(dtype, k, shares)
         wide, together = int(max(np.diff(ends))), int(max(np.diff(owned)))
-        weights, deep = (threads, frequencies, min(c, DEPTH) + 1, wide), min(deep, DEPTH)
+        deep, weights = min(deep, DEPTH), (frequencies, min(c, DEPTH) + 1, wide)
+        for_weights: tuple[Any, ...] = dtype, weights, True
     else:
         ends, owned = blocks(dtype, k)
         wide, shares = int(max(np.diff(ends))), 0
-        weights = groups, frequencies, c + 1, across
+        for_weights = dtype, (groups * frequencies * (c + 1) * across,)
         size = frequencies * number * (deep + wide)
         chunk = max(PATCHES_BYTES // size, min(96, c // 4), TALL)
         chunk = _even(tiles, chunk, threads)
         large = frequencies * number * deep * chunk > 2 * PATCHES_BYTES
         together = min(len(ends) - 1, TOGETHER) if large else 1
     room = rows(chunk) + TALL
-    rooms = workspace.Rooms(
-        (dtype, weights),
+    rooms = Rooms(
+        threads,
+        for_weights,
         (dtype, (groups, across)),
-        (dtype, (threads, frequencies, room * deep + line)),
-        (dtype, (threads, frequencies, together * (room * wide + line))),
-        (dtype, (threads, frequencies * max(deep, wide))),
+        (dtype, (frequencies, room * deep + line), True),
+        (dtype, (frequencies, together * (room * wide + line)), True),
+        (dtype, (frequencies * max(deep, wide),), True),
     )
     four, strided = tile.results == 4, None if stride == 1 else True
     of_weights = c, ends, lanes(dtype), tile.n, four, strided, flipped
@@ -295,8 +297,7 @@ def _some_tiles(  # type: ignore[no-untyped-def]
     chunks = (tiles + chunk - 1) // chunk
     group, first = item // chunks, item % chunks * chunk
     count = min(chunk, tiles - first)
-    patch, product = patches[nb.get_thread_id()], products[nb.get_thread_id()]
-    edge = edges[nb.get_thread_id()]
+    patch, product, edge, starts = own(patches), own(products), own(edges), start.reshape(-1)
     apart, between, n = patch.shape[1], product.shape[1], tile[0]
     flat_patch, flat_product = patch.reshape(-1), product.reshape(-1)
     deep, room = (c + lanes - 1) // lanes * lanes, between // together
@@ -323,7 +324,7 @@ def _some_tiles(  # type: ignore[no-untyped-def]
         low, wide = ends[j], ends[j + 1] - ends[j]
         _write_results(
             y, gate, flat_product, j % together * room, between, first, count, reached, cut,
-            dilation, group * k + low, min(wide, k - low), wide, wide // lanes, start,
+            dilation, group * k + low, min(wide, k - low), wide, wide // lanes, starts,
             group * across + low, edge, tile, four, strided, floor, past, gated,
         )  # fmt: skip
     if past:
@@ -344,14 +345,13 @@ def _some_columns(  # type: ignore[no-untyped-def]
     share, group = item % shares, item // shares // chunks
     first = item // shares % chunks * chunk
     count = min(chunk, tiles - first)
-    patch, product = patches[nb.get_thread_id()], products[nb.get_thread_id()]
-    edge = edges[nb.get_thread_id()]
+    patch, product, edge, starts = own(patches), own(products), own(edges), start.reshape(-1)
     apart, between = patch.shape[1], product.shape[1]
     flat_patch, flat_product = patch.reshape(-1), product.reshape(-1)
     low_block, high_block = owned[share], owned[share + 1]
     room = between // together  # for the products of a block
-    own = weights.size // len(patches) // (n * n)  # of a frequency's weights
-    at = nb.get_thread_id() * n * n * own
+    weight = own(weights)  # of each frequency, so many channels and one more
+    flat_weight, step = weight.reshape(-1), weight.shape[1] * weight.shape[2]
     parts, depths = ((kernel[0] + 2) // 3, (kernel[1] + 2) // 3), (c + DEPTH - 1) // DEPTH
     for piece in range(parts[0] * parts[1] * depths):
         part_row, part_column = piece // depths // parts[1], piece // depths % parts[1]
@@ -369,7 +369,7 @@ def _some_columns(  # type: ignore[no-untyped-def]
             for e in range(depth):
                 filter_of(
                     by_tap, c, groups * across, low + e, group * across + ends[j],
-                    kernel, part_row, part_column, edge, weights, at + e * wide, n, own,
+                    kernel, part_row, part_column, edge, flat_weight, e * wide, n, step,
                     wide // lanes, wide, four, strided, flipped,
                 )  # fmt: skip
             for f in range(n * n):
@@ -377,7 +377,7 @@ def _some_columns(  # type: ignore[no-untyped-def]
                 if piece > 0:
                     before, at_before, before_row = flat_product, f * between + here, wide
                 strip(
-                    code, flat_patch, f * apart, deep, 1, weights, at + f * own, wide,
+                    code, flat_patch, f * apart, deep, 1, flat_weight, f * step, wide,
                     before, at_before, before_row, flat_product, f * between + here, wide,
                     depth, count, 2 * wide // lanes, x.dtype.type(-np.inf), False, 0,
                 )  # fmt: skip
@@ -385,7 +385,7 @@ def _some_columns(  # type: ignore[no-untyped-def]
         wide = ends[j + 1] - ends[j]
         _write_results(
             y, gate, flat_product, (j - low_block) * room, between, first, count, reached, cut,
-            dilation, group * k + ends[j], min(wide, k - ends[j]), wide, wide // lanes, start,
+            dilation, group * k + ends[j], min(wide, k - ends[j]), wide, wide // lanes, starts,
             group * across + ends[j], edge, tile, four, strided, floor, past, gated,
         )  # fmt: skip
     if past:

@@ -19,13 +19,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 
 from minifcn.kernels import workspace
 from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out, threads
 from minifcn.kernels.parts import add_bias, add_parts
+from minifcn.kernels.rooms import Rooms, own
 from minifcn.kernels.sandwich import Side, sandwich_of, summed_sandwich_of, twice
 from minifcn.kernels.strip import strip, strip_code
 from minifcn.kernels.taps import Pair
@@ -106,7 +106,7 @@ class Plan(NamedTuple):
     across: int
     parts: int
     rounds: np.ndarray
-    rooms: workspace.Rooms
+    rooms: Rooms
     settings: tuple[Any, ...]
 
 
@@ -130,21 +130,22 @@ def _plan(
     frequencies = tile.n**2
     tiles = count_tiles(n, out, dilation, tile.results)
     if c * k <= FEW_FILTERS or tiles <= PIECE:
-        work, owners = _in_shares(tiles, c, whole, groups, frequencies, side), threads
+        work, apart = _in_shares(tiles, c, whole, groups, frequencies, side), True
     else:
         pair = frequencies * number * (whole_vectors(c, dtype) + whole)
         rounds = -(-tiles // min(max(MANY_BYTES // pair, 64), TOGETHER))
         chunk = -(-tiles // (rounds * PIECE)) * PIECE  # whole pieces
-        work, owners = _together(tiles, c, whole, groups, frequencies, side, chunk), 1
+        work, apart = _together(tiles, c, whole, groups, frequencies, side, chunk), False
     most, across = work.most, work.across
     # the last tile may hang over its channels, in what it reads and in what it adds to; and one
     # row more: streams a power of two apart would share a cache set
-    rooms = workspace.Rooms(
+    rooms = Rooms(
+        threads,
         (np.float64, (work.bias_sums, groups, whole)),
-        (dtype, (owners, frequencies, work.chunk * most + TALL + line)),
-        (dtype, (owners, frequencies, work.chunk * across + line)),
-        (dtype, (owners, frequencies, (most + TALL + 1) * across)),
-        (dtype, (threads, frequencies * max(most, across))),
+        (dtype, (frequencies, work.chunk * most + TALL + line), apart),
+        (dtype, (frequencies, work.chunk * across + line), apart),
+        (dtype, (frequencies, (most + TALL + 1) * across), apart),
+        (dtype, (frequencies * max(most, across),), True),
     )
     settings = (
         padding, dilation, groups, work.jobs, work.channels, work.filters, len(work.rounds) == 1,
@@ -322,7 +323,10 @@ def _weight_job(  # type: ignore[no-untyped-def]
     c, k, n, m = x.shape[3] // groups, dy.shape[3] // groups, tile[0], tile[3]
     row = by_tap.shape[3]  # the elements of all output channels
     flat_taps, tap = by_tap.reshape(-1), c * by_tap.shape[3]
-    apart, between, step = patches.shape[2], gradients.shape[2], sums.shape[2]
+    all_patches, all_gradients, all_sums, edge = own(patches), own(gradients), own(sums), own(edges)
+    patch, gradient = all_patches.reshape(-1), all_gradients.reshape(-1)
+    total = all_sums.reshape(-1)
+    apart, between, step = all_patches.shape[1], all_gradients.shape[1], all_sums.shape[1]
     job = jobs[first_job + number]
     part, group, i, j, begin, end = job[:6]
     first_t, last_t, first_f, last_f, first_c, last_c, first_e, last_e = job[6:]
@@ -330,9 +334,6 @@ def _weight_job(  # type: ignore[no-untyped-def]
     left, own_k = all_filters[j]
     channels = group * c + low, min(own_c, c - low), own_c
     filters = group * k + left, min(own_k, k - left), own_k
-    mine = min(nb.get_thread_id(), len(patches) - 1)
-    patch, gradient = patches[mine].reshape(-1), gradients[mine].reshape(-1)
-    total, edge = sums[mine].reshape(-1), edges[nb.get_thread_id()]
     bias = bias and low == 0 and last_t > 0  # once for all shares of the channels
     own_sums = bias_sums[part if bias else 0, group, left : left + own_k]
     if bias and (begin == 0 or complete):

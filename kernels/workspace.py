@@ -9,7 +9,7 @@ array gets the first place that holds it, by address in the oldest region, and a
 back joins free neighbours. So what one large activation leaves serves several small ones after it,
 and the highest address in use stays low.
 
-What a kernel needs while it runs alone, its `Rooms`, each thread has in a memory of its own.
+What a kernel needs while it runs lies elsewhere: see `rooms`.
 
 Source: Knuth, "The Art of Computer Programming", vol. 1, section 2.5, "Dynamic storage allocation".
 """
@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from math import prod
-from threading import Lock, local
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,6 @@ SMALL = 1 << 16  # bytes; below this the system's own allocator reuses memory we
 BYTE = np.dtype(np.uint8)
 LINE = 64  # bytes of a cache line, and of the longest vector
 REGION = 1 << 28  # bytes asked of the system at a time
-OWN = 1 << 23  # bytes that a thread keeps for the rooms of kernels, …
-MADE = 1 << 12  # … and how many plans' rooms it remembers
 KEPT = 1 << 31  # bytes; whole regions beyond go back to the system, at the next request
 
 Place = tuple[int, int]
@@ -44,10 +42,10 @@ Place = tuple[int, int]
 poisoned = False
 
 
-def _aligned(size: int) -> np.ndarray:
-    """``size`` bytes from the start of a cache line on, so that no vector lies across two."""
-    memory = np.empty(size + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
+def aligned(size: int, to: int = LINE) -> np.ndarray:
+    """``size`` bytes from a multiple of ``to`` on; of a line's, no vector lies across two."""
+    memory = np.empty(size + to, np.uint8)
+    start = -memory.ctypes.data % to
     return memory[start : start + size]
 
 
@@ -83,63 +81,10 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     if size < SMALL:
         array = np.empty(shape, kind)
     else:
-        array = np.ndarray(shape, kind, _lease(-(-size // SMALL) * SMALL))
+        array = np.ndarray(shape, kind, lease(size))
     if poisoned and kind.kind == "f":
         array.fill(np.nan)
     return array
-
-
-class Rooms:
-    """Arrays for a kernel's own use while it runs, the same ones at every call.
-
-    A kernel's plan says once of which dtypes and shapes, and `arrays` gives them, uninitialised and
-    side by side in one memory that the calling thread keeps for all kernels: a call then costs no
-    search for a place. (More than `OWN` bytes are looked for as those of `empty` are.) Each begins
-    with a cache line, and so does each thread's part if it is of `whole_lines`: two threads that
-    write to one line take it from each other every time.
-    """
-
-    def __init__(self, *wanted: tuple[Any, tuple[int, ...]]) -> None:
-        self.wanted = [(np.dtype(dtype), shape) for dtype, shape in wanted]
-        self._ends = [0]
-        for kind, shape in self.wanted:
-            self._ends.append(self._ends[-1] + -(-prod(shape) * kind.itemsize // LINE) * LINE)
-        self.size = self._ends[-1]
-
-    def arrays(self) -> list[np.ndarray]:
-        """The arrays; of one thread, the kernel that asks next is given the same memory."""
-        if self.size > OWN:
-            arrays = self._made(_lease(-(-self.size // SMALL) * SMALL))
-        else:
-            made = _own.made
-            arrays = made.get(self)
-            if arrays is None:
-                if len(made) >= MADE:
-                    made.clear()
-                arrays = made[self] = self._made(_own.memory)
-        if poisoned:
-            for array in arrays:
-                if array.dtype.kind == "f":
-                    array.fill(np.nan)
-        return arrays
-
-    def _made(self, memory: np.ndarray) -> list[np.ndarray]:
-        places = zip(self.wanted, self._ends)
-        return [np.ndarray(shape, kind, memory, start) for (kind, shape), start in places]
-
-
-class _Own(local):
-    """A thread's memory for rooms, and the arrays that were made of it.
-
-    Of the memory, only what is used is ever touched; it ends with the thread.
-    """
-
-    def __init__(self) -> None:
-        self.memory = _aligned(OWN)
-        self.made: dict[Rooms, list[np.ndarray]] = {}
-
-
-_own = _Own()
 
 
 def whole_lines(count: int, dtype: Any) -> int:
@@ -192,7 +137,9 @@ def apart() -> Iterator[None]:
             _returned.extend(outer)
 
 
-def _lease(size: int) -> Lease:
+def lease(size: int) -> Lease:
+    """The bytes of a place, ``size`` or a few more; the place is free when nothing refers to it."""
+    size = -(-size // SMALL) * SMALL
     with _lock:
         if _returned:
             _take_back()
@@ -204,7 +151,7 @@ def _lease(size: int) -> Lease:
         else:
             room = max(size, REGION)
             region = next(_numbers)
-            _regions[region] = _aligned(room).view(Lease)
+            _regions[region] = aligned(room).view(Lease)
             _starts.append(region << BITS)
             _sizes.append(room)
         address = _starts[number]
@@ -213,9 +160,9 @@ def _lease(size: int) -> Lease:
         else:
             _starts[number], _sizes[number] = address + size, room - size
         start = address & (1 << BITS) - 1
-        lease = _regions[address >> BITS][start : start + size]
-    lease.place = address, size
-    return lease
+        leased = _regions[address >> BITS][start : start + size]
+    leased.place = address, size
+    return leased
 
 
 def _take_back() -> None:

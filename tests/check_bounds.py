@@ -15,6 +15,8 @@ import numpy as np
 
 from minifcn import device, kernels
 from minifcn.kernels import lines, workspace
+from minifcn.kernels.jobs import threads
+from minifcn.kernels.rooms import Rooms
 from minifcn.kernels.taps import convolution
 
 PAGE = mmap.PAGESIZE
@@ -25,28 +27,45 @@ system.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 system.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
-def guarded(shape, dtype, at_end):
-    """An array of NaN between two closed pages, at the end or the beginning of what lies there."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+def guarded(shape, dtype, at_end, rows=None):
+    """An array of NaN between two closed pages, at the end or the beginning of what lies there.
+
+    Of several ``rows``, all of this shape, each lies so.
+    """
+    size, count = int(np.prod(shape)) * np.dtype(dtype).itemsize, rows or 1
     if size == 0:
-        return np.empty(shape, dtype)
+        return np.empty(shape if rows is None else (rows, *shape), dtype)
     pages = -(-size // PAGE) * PAGE
+    step = pages + PAGE
     start = system.mmap(
         None,
-        pages + 2 * PAGE,
+        PAGE + count * step,
         mmap.PROT_READ | mmap.PROT_WRITE,
         mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
         -1,
         0,
     )
-    for edge in (start, start + PAGE + pages):
-        assert system.mprotect(edge, PAGE, 0) == 0
-    memory = (ctypes.c_char * size).from_address(start + PAGE + (pages - size if at_end else 0))
-    weakref.finalize(memory, system.munmap, start, pages + 2 * PAGE)
-    array = np.ndarray(shape, dtype, buffer=memory)
+    for row in range(count + 1):
+        assert system.mprotect(start + row * step, PAGE, 0) == 0
+    first = start + PAGE + (pages - size if at_end else 0)
+    memory = (ctypes.c_char * ((count - 1) * step + size)).from_address(first)
+    weakref.finalize(memory, system.munmap, start, PAGE + count * step)
+    inner = np.empty(shape, dtype).strides
+    array = np.ndarray((count, *shape), dtype, memory, strides=(step, *inner))
     if array.dtype.kind == "f":
         array.fill(np.nan)
-    return array
+    return array[0] if rows is None else array
+
+
+def guarded_room(dtype, shape, apart=None, *, at_end):
+    """What `Rooms.arrays` gives for such a room."""
+    if apart is None:
+        return guarded(shape, dtype, at_end)
+    count = max(2, threads())
+    if apart:
+        return guarded(shape, dtype, at_end, count)
+    one = guarded(shape, dtype, at_end)
+    return np.lib.stride_tricks.as_strided(one, (count, *shape), (0, *one.strides))
 
 
 def layers(rng):
@@ -64,7 +83,9 @@ def main(plant):
     rng = np.random.default_rng(0)
     for at_end in (True, False):
         workspace.empty = lambda shape, dtype, at_end=at_end: guarded(shape, dtype, at_end)
-        workspace.Rooms.arrays = lambda rooms: [workspace.empty(s, d) for d, s in rooms.wanted]
+        Rooms.arrays = lambda rooms, at_end=at_end: [
+            guarded_room(*room, at_end=at_end) for room in rooms.wanted
+        ]
         for c, k, *rest in layers(rng):
             kernel, stride, padding, size = (tuple(a.tolist()) for a in rest)
             axes = zip(size, kernel, stride, padding, strict=True)

@@ -2,8 +2,6 @@
 
 import gc
 import tracemalloc
-import weakref
-from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
 
 import numpy as np
@@ -22,39 +20,6 @@ def tensor(*shape, seed=0):
 def test_memory_starts_at_a_cache_line():
     arrays = [workspace.empty((size,), np.uint8) for size in (65536, 65537, 99_991, 1 << 20)]
     assert all(array.ctypes.data % 64 == 0 for array in arrays)
-
-
-def test_rooms_do_not_touch_and_begin_with_a_cache_line(monkeypatch):
-    """Small ones lie in the thread's own memory, large ones where other arrays lie."""
-    shapes = [(3, 5), (1,), (0, 7), (70_001,), (2, 2, 2)]
-    for some in (shapes, shapes[:2], [*shapes, (workspace.OWN // 4,)]):
-        rooms = workspace.Rooms(*((np.float32, shape) for shape in some), (np.int64, (9,)))
-        arrays = rooms.arrays()
-        assert [array.shape for array in arrays] == [*some, (9,)]
-        assert arrays[-1].dtype == np.int64
-        assert all(array.ctypes.data % 64 == 0 for array in arrays)
-        for number, array in enumerate(arrays):
-            array.fill(number)
-        assert all((array == number).all() for number, array in enumerate(arrays))
-        monkeypatch.setattr(workspace, "poisoned", True)
-        assert all(np.isnan(array).all() for array in rooms.arrays()[:-1])
-        monkeypatch.setattr(workspace, "poisoned", False)
-
-
-def test_each_thread_has_rooms_of_its_own():
-    """One plan serves all threads, also while another holds its rooms."""
-    rooms = workspace.Rooms((np.float32, (4, 100)))
-    (ours,) = rooms.arrays()
-    ours.fill(1)
-    with ThreadPoolExecutor(1) as pool:
-        (theirs,) = pool.submit(rooms.arrays).result()
-        theirs.fill(2)
-    assert (ours == 1).all()
-    (again,) = rooms.arrays()
-    assert again.ctypes.data == ours.ctypes.data
-    large = workspace.Rooms((np.uint8, (workspace.OWN + 1,)))
-    first, second = large.arrays()[0], large.arrays()[0]
-    assert not np.may_share_memory(first, second)
 
 
 @pytest.fixture
@@ -183,14 +148,6 @@ def test_what_outlives_a_workspace_apart_leaves_nothing_behind(fresh):
         1 << 20,
         True,
     )
-
-
-def test_a_threads_rooms_end_with_it():
-    rooms = workspace.Rooms((np.float32, (100,)))
-    with ThreadPoolExecutor(1) as pool:
-        seen = pool.submit(lambda: weakref.ref(rooms.arrays()[0].base)).result()
-    gc.collect()
-    assert seen() is None
 
 
 def test_whole_regions_beyond_what_is_kept_go_back(fresh):

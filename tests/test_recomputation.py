@@ -206,7 +206,7 @@ def highest(on):
     rng = np.random.default_rng(0)
     parts = [nn.Sequential(*(m for _ in range(3) for m in (
         nn.Conv2d(16, 16, 3, padding=1, generator=rng), nn.ReLU()))) for _ in range(8)]  # fmt: skip
-    most, taken, real = 0, 0, workspace._lease
+    most, taken, real = 0, 0, workspace.lease
 
     def lease(size):
         nonlocal most, taken
@@ -220,14 +220,14 @@ def highest(on):
         nonlocal taken
         taken -= size
 
-    workspace._lease = lease
+    workspace.lease = lease
     try:
         x = mf.randn(1, 16, 64, 64, generator=rng)
         for part in parts:
             x = mf.checkpoint(part, x) if on else part(x)
         x.sum().backward()
     finally:
-        workspace._lease = real
+        workspace.lease = real
     return most
 
 

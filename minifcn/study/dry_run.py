@@ -30,6 +30,7 @@ from numba.core.dispatcher import Dispatcher
 from minifcn import device, kernels, nn
 from minifcn.function import Function
 from minifcn.kernels import ahead, workspace
+from minifcn.kernels.rooms import Rooms
 from minifcn.optim.optimizer import zeros_beside
 
 
@@ -50,24 +51,26 @@ class Watch:
         self.names = {id(m): name or type(m).__name__ for name, m in model.named_modules()}
         self.owners = {id(p): n.rpartition(".")[0] for n, p in model.named_parameters()}
         self.moments: list[Moment] = []
-        self.held = self.highest = self.touched = self.own = 0
+        self.held = self.highest = self.touched = self.seen = self.apart = 0
         self._regions: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._within: list[str] = []  # the modules whose forward runs
         self._of: dict[int, Moment] = {}  # by the operation
         self._going_back: Moment | None = None
         self._begun = tracemalloc.get_traced_memory()[0]
 
-    def sample(self, rooms: int = 0) -> None:
-        """Take what is held now, with ``rooms`` bytes of a kernel's, and the most till now."""
+    def sample(self, seen: int = 0, apart: int = 0) -> None:
+        """Take what is held now, and the most till now: with bytes of a kernel's `Rooms`."""
         now, most = (n - self._begun for n in tracemalloc.get_traced_memory())
         tracemalloc.reset_peak()
         alive = [(r, end) for ref, end in self._regions.values() if (r := ref()) is not None]
         size = sum(len(region) for region, _ in alive)
         free = workspace.free_bytes()
         self.held = now - free
-        self.own, most = max(self.own, rooms), most + rooms
+        rooms = seen + apart
+        self.seen, self.apart = max(self.seen, seen), max(self.apart, apart)
+        most += rooms
         self.highest = max(self.highest, most - free)
-        beyond = self.own - rooms + most - size  # beyond the regions
+        beyond = self.seen + self.apart - rooms + most - size  # beyond the regions
         self.touched = max(self.touched, sum(end for _, end in alive) + beyond)
         if self._going_back is not None:
             self._going_back.backward = max(self._going_back.backward, most - free)
@@ -84,10 +87,10 @@ class Watch:
         self.sample()
         return array
 
-    def rooms(self, real: Callable[..., Any], rooms: workspace.Rooms) -> Any:
+    def rooms(self, real: Callable[..., Any], rooms: Rooms) -> Any:
         """A kernel's rooms in the thread's own memory, which no region and no allocation shows."""
-        if rooms.size <= workspace.OWN:
-            self.sample(rooms.size)
+        if rooms.kept:
+            self.sample(rooms.seen, rooms.threads * rooms.apart)
         return real(rooms)
 
     def module(self, real: Callable[..., Any], module: nn.Module, *inputs: Any) -> Any:
@@ -155,12 +158,12 @@ def dry_run(model: nn.Module, step: Callable[[], None]) -> Watch:
 
 @contextmanager
 def _watched(watch: Watch) -> Iterator[None]:
-    lease, call, operate = workspace._lease, nn.Module.__call__, Function.__call__
+    lease, call, operate = workspace.lease, nn.Module.__call__, Function.__call__
     remember, joined = Function.remembered, nn.MaxPool2d.forward_relu
-    lend = workspace.Rooms.arrays
+    lend = Rooms.arrays
     with (
-        patch.object(workspace, "_lease", lambda size: watch.lease(lease, size)),
-        patch.object(workspace.Rooms, "arrays", lambda rooms: watch.rooms(lend, rooms)),
+        patch.object(workspace, "lease", lambda size: watch.lease(lease, size)),
+        patch.object(Rooms, "arrays", lambda rooms: watch.rooms(lend, rooms)),
         patch.object(nn.Module, "__call__", lambda m, *x: watch.module(call, m, *x)),
         # the one layer that joins a ReLU and has no parameters to be known by
         patch.object(nn.MaxPool2d, "forward_relu", lambda m, *x: watch.module(joined, m, *x)),
