@@ -39,13 +39,10 @@ def along_taps(
     if y.size == 0:
         return y
     plan = _plan(taps, out[1], c, x.dtype, threads())
-    rows, weight, start = plan.rooms.arrays()
-    preparing = np.ascontiguousarray(by_tap), bias, plan.order, weight, start
-    arguments = x, weight, start, y, rows, *plan.settings
-    if plan.by_row:
-        _row_loop(preparing, len(y) * out[0], arguments)
-    else:
-        _loop(preparing, len(y) * out[0], arguments)
+    *rooms, done = plan.rooms.arrays()
+    arguments = x, y, np.ascontiguousarray(by_tap), bias, plan.order, *rooms, done, *plan.settings
+    loop = _row_loop if plan.by_row else _loop
+    loop(len(y) * out[0], arguments, done)
     return y
 
 
@@ -66,8 +63,9 @@ class Plan(NamedTuple):
     """What `along_taps` decides by the shapes alone: once for each layer.
 
     Whether results are summed ``by_row`` of pixels or each by itself; the ``order`` in which taps
-    are read; ``rooms`` for the threads' rows of sums, and for weights and bias, which repeat along
-    a row; and ``settings`` that `_row_by_taps` or `_row_by_runs` is given.
+    are read; ``rooms`` for the threads' rows of sums, their weights and bias, which repeat along a
+    row, and whether those are there; and ``settings`` that `_row_by_taps` or `_row_by_runs` is
+    given.
     """
 
     by_row: bool
@@ -85,8 +83,9 @@ def _plan(taps: Taps, width: int, c: int, dtype: Any, threads: int) -> Plan:
     rooms = Rooms(
         threads,
         (dtype, (longest,), True),
-        (dtype, (count, again * c)),
-        (dtype, (again * c,)),
+        (dtype, (count, again * c), True),
+        (dtype, (again * c,), True),
+        (np.int64, (1,), True),
     )
     strides = np.array([*taps.in_stride, *taps.out_stride])
     by_rows = taps.offset, taps.phases, strides
@@ -277,19 +276,38 @@ def _tile(
 
 
 @serial
-def _repeat(by_tap, bias, order, weight, start):  # type: ignore[no-untyped-def]
-    """Each tap's weights and the bias beside themselves, as often as there is room."""
-    c = by_tap.shape[1]
-    for low in range(0, len(start), c):
+def _repeated(by_tap, bias, order, weights, starts, done):  # type: ignore[no-untyped-def]
+    """Each tap's weights, and the bias, beside themselves as often as there is room.
+
+    Every thread makes its own when it first asks: to fetch what another wrote takes longer.
+    """
+    weight, start, is_done = own(weights), own(starts), own(done)
+    if is_done[0] == 0:
+        is_done[0] = 1
+        flat, flat_by_tap, c = weight.reshape(-1), by_tap.reshape(-1), by_tap.shape[1]
+        period = len(start)
         for t in range(len(order)):
-            for e in range(c):
-                weight[t, low + e] = by_tap[order[t], e]
-        for e in range(c):
-            start[low + e] = bias[e]
+            copy(flat, t * period, flat_by_tap, order[t] * c, c)
+            _repeat(flat, t * period, c, period)
+        copy(start, 0, bias, 0, c)
+        _repeat(start, 0, c, period)
+    return weight, start
 
 
 @serial
-def _row_by_taps(line, x, weight, bias, y, rows, offset, phases, strides):  # type: ignore[no-untyped-def]
+def _repeat(row, at, filled, length):  # type: ignore[no-untyped-def]
+    """The first ``filled`` elements from ``at`` on, beside themselves up to a ``length``."""
+    while filled < length:
+        more = min(filled, length - filled)
+        copy(row, at + filled, row, at, more)
+        filled += more
+
+
+@serial
+def _row_by_taps(  # type: ignore[no-untyped-def]
+    line, x, y, by_tap, biases, order, rows, weights, starts, done, offset, phases, strides
+):
+    weight, bias = _repeated(by_tap, biases, order, weights, starts, done)
     step_y, _, out_y, out_x = strides
     n, h, w, c = x.shape
     _, p, q, _ = y.shape
@@ -322,13 +340,16 @@ def _row_by_taps(line, x, weight, bias, y, rows, offset, phases, strides):  # ty
 
 
 @kernel
-def _row_loop(preparing, count, arguments):  # type: ignore[no-untyped-def]
-    _repeat(*preparing)
+def _row_loop(count, arguments, done):  # type: ignore[no-untyped-def]
+    done[:, 0] = 0
     share_out(_row_by_taps, count, arguments)
 
 
 @serial
-def _row_by_runs(line, x, weight, bias, y, rows, offset, run, steps):  # type: ignore[no-untyped-def]
+def _row_by_runs(  # type: ignore[no-untyped-def]
+    line, x, y, by_tap, biases, order, rows, weights, starts, done, offset, run, steps
+):
+    weight, bias = _repeated(by_tap, biases, order, weights, starts, done)
     step_y, step_x = steps
     n, h, w, c = x.shape
     _, p, q, _ = y.shape
@@ -359,8 +380,8 @@ def _row_by_runs(line, x, weight, bias, y, rows, offset, run, steps):  # type: i
 
 
 @kernel
-def _loop(preparing, count, arguments):  # type: ignore[no-untyped-def]
-    _repeat(*preparing)
+def _loop(count, arguments, done):  # type: ignore[no-untyped-def]
+    done[:, 0] = 0
     share_out(_row_by_runs, count, arguments)
 
 

@@ -3,22 +3,22 @@
 The layers keep their weights that way (as (R, S, C, K) in memory); the gradient for the input needs
 them with C and K exchanged. The tiles read them in blocks of as many columns as a tile has.
 
-What is made here is not made at once, so that Python calls once for both: `contiguous` gives `Jobs`
-that a kernel does before its own, `in_blocks` what `pack_for_all` is told there, or, of a small
-layer, each thread when it asks for `packed_weights`.
+What is made here is not made at once, so that Python calls once for both: `in_blocks` gives what a
+kernel tells `pack_for_all` before its own work, or, of a small layer, each thread when it asks for
+`packed_weights`.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from minifcn.kernels import address, workspace
+from minifcn.kernels import address
 from minifcn.kernels.compiled import serial
 from minifcn.kernels.jobs import share_out
 from minifcn.kernels.rooms import own
@@ -26,19 +26,8 @@ from minifcn.kernels.row import clear, copy
 from minifcn.kernels.turn import turn
 from minifcn.kernels.vector import LLVM_FLOAT, lanes
 
-BAND = 64  # rows and columns that are turned together, in the first cache: some lines of each
 CHANNELS = 64  # of a tap's weights that a thread brings into blocks at a time
 APART = 1 << 16  # bytes of weights in blocks, up to which each thread has its own
-
-
-class Jobs(NamedTuple):
-    """How many there are, and their arguments: what `jobs.share_out` is told beside the function.
-
-    It takes a plain tuple: ``tuple(jobs)``.
-    """
-
-    count: int
-    arguments: tuple[Any, ...]
 
 
 def in_memory(by_tap: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -49,20 +38,6 @@ def in_memory(by_tap: np.ndarray) -> tuple[np.ndarray, bool]:
     if turned.flags.c_contiguous:
         return turned, True
     return np.ascontiguousarray(by_tap), False  # weights that no layer made, (K, C, R, S) in memory
-
-
-def contiguous(by_tap: np.ndarray) -> tuple[np.ndarray, Jobs]:
-    """by_tap (taps, C, K), any view, as a C-contiguous array, and the jobs of `turn_band`.
-
-    It is by_tap itself, and there are no jobs, where that is one.
-    """
-    weights, turned = in_memory(by_tap)
-    if not turned:
-        nothing = np.empty((0, 0, 0), by_tap.dtype)
-        return weights, Jobs(0, (nothing, nothing, lanes(by_tap.dtype)))
-    taps, a, _ = weights.shape
-    target = workspace.empty(by_tap.shape, by_tap.dtype)
-    return target, Jobs(taps * -(-a // BAND), (weights, target, lanes(by_tap.dtype)))
 
 
 def rooms(shape: tuple[int, ...], dtype: Any) -> tuple[tuple[Any, ...], ...]:
@@ -85,19 +60,6 @@ def in_blocks(
     k = by_tap.shape[2] // packed.shape[1]
     side, code = lanes(by_tap.dtype), _pack_code(by_tap.dtype)
     return weights.reshape(-1), int(turned), order, packed, done, k, side, code
-
-
-@serial
-def turn_band(item, source, target, side):  # type: ignore[no-untyped-def]
-    """Some rows of a tap's weights, turned about."""
-    taps, a, b = source.shape
-    down = (a + BAND - 1) // BAND
-    flat, result = source.reshape(-1), target.reshape(-1)
-    t, top = item // down, item % down * BAND
-    height = min(BAND, a - top)
-    for left in range(0, b, BAND):
-        at, to = (t * a + top) * b + left, (t * b + left) * a + top
-        turn(flat, at, b, height, min(BAND, b - left), result, to, a, side)
 
 
 def _pack(  # type: ignore[no-untyped-def]

@@ -48,7 +48,6 @@ from minifcn.kernels import workspace
 from minifcn.kernels.algorithm import FEW_TILES
 from minifcn.kernels.compiled import kernel, serial
 from minifcn.kernels.jobs import share_out, threads
-from minifcn.kernels.pack import turn_band
 from minifcn.kernels.rooms import Rooms, own
 from minifcn.kernels.row import copy
 from minifcn.kernels.sandwich import Side, finished_sandwich_of
@@ -57,7 +56,14 @@ from minifcn.kernels.strip import strip, strip_code
 from minifcn.kernels.taps import Pair
 from minifcn.kernels.tiling import PIECE, TALL, blocks, rows
 from minifcn.kernels.vector import lanes
-from minifcn.kernels.winograd_filters import PART, filter_of, padded, weights_at, weights_part
+from minifcn.kernels.winograd_filters import (
+    BAND,
+    PART,
+    filters_of,
+    padded,
+    weights_at,
+    weights_part,
+)
 from minifcn.kernels.winograd_matrices import STRIDED, TURNED, matrices
 from minifcn.kernels.winograd_tile import (
     count_tiles,
@@ -108,8 +114,8 @@ def conv(
         threads(),
     )  # fmt: skip
     y = workspace.empty((n, *out, groups * k), x.dtype)
-    filters, turning = padded(by_tap, groups, plan.across)
-    weights, start, patches, products, edges = plan.rooms.arrays()
+    filters, turned = padded(by_tap, groups, plan.across)
+    weights, start, patches, products, edges, turns = plan.rooms.arrays()
     if bias is None:
         start.fill(0)
     else:  # beyond, columns that nobody reads
@@ -121,11 +127,11 @@ def conv(
         *plan.settings,
     )  # fmt: skip
     if plan.shares:
-        every = *arguments, filters, kernel, plan.owned, flipped
-        _columns_loop(tuple(turning), plan.chunks * plan.shares, every)
+        every = *arguments, filters, turned, turns, kernel, plan.owned, flipped
+        _columns_loop(plan.chunks * plan.shares, every)
     else:
-        of_weights = filters, weights, *plan.of_weights
-        _tiles_loop(tuple(turning), plan.parts, of_weights, plan.chunks, arguments)
+        of_weights = filters, turned, weights, edges, turns, *plan.of_weights
+        _tiles_loop(plan.parts, of_weights, plan.chunks, arguments)
     return y
 
 
@@ -138,7 +144,7 @@ class Plan(NamedTuple):
         shares: into which the columns fall, where threads share those; 0 where they share tiles.
         owned: the first block of columns of each share, and the end of the last.
         parts: of the weights, which the threads transform before they share the tiles.
-        rooms: for transformed weights, the bias, patches, products, and edges.
+        rooms: for transformed weights, the bias, patches, products, edges, and turned taps.
         of_weights: what `weights_part` is told of them.
         settings: what `_some_tiles` and `_some_columns` are: the code of `strip` and zeros of a
             block's row; padding above and to the left of the first tile, rows and columns of the
@@ -213,6 +219,7 @@ def _plan(
         (dtype, (frequencies, room * deep + line), True),
         (dtype, (frequencies, together * (room * wide + line)), True),
         (dtype, (frequencies * max(deep, wide),), True),
+        (dtype, (9 * BAND * wide,), True),
     )
     four, strided = tile.results == 4, None if stride == 1 else True
     of_weights = c, ends, lanes(dtype), tile.n, four, strided, flipped
@@ -335,7 +342,7 @@ def _some_tiles(  # type: ignore[no-untyped-def]
 def _some_columns(  # type: ignore[no-untyped-def]
     item, x, weights, start, y, gate, patches, products, edges, floor, past, gated, code, zeros,
     padding, cut, dilation, tiles, chunk, together, c, k, ends, lanes, tile, four, strided, by_tap,
-    kernel, owned, flipped,
+    turned, turns, kernel, owned, flipped,
 ):  # fmt: skip
     """Some columns of a chunk of tiles: weights are transformed on the way, `DEPTH` channels."""
     _, p, q, all_k = y.shape
@@ -366,12 +373,11 @@ def _some_columns(  # type: ignore[no-untyped-def]
         )  # fmt: skip
         for j in range(low_block, high_block):
             here, wide = (j - low_block) * room, ends[j + 1] - ends[j]
-            for e in range(depth):
-                filter_of(
-                    by_tap, c, groups * across, low + e, group * across + ends[j],
-                    kernel, part_row, part_column, edge, flat_weight, e * wide, n, step,
-                    wide // lanes, wide, four, strided, flipped,
-                )  # fmt: skip
+            filters_of(
+                by_tap, turned, c, groups * across, low, depth, group * across + ends[j], kernel,
+                part_row, part_column, edge, own(turns), flat_weight, np.int64(0), n, step,
+                wide // lanes, wide, four, strided, flipped,
+            )  # fmt: skip
             for f in range(n * n):
                 before, at_before, before_row = zeros, 0, 0
                 if piece > 0:
@@ -393,13 +399,11 @@ def _some_columns(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _tiles_loop(turning, parts, of_weights, chunks, arguments):  # type: ignore[no-untyped-def]
-    share_out(turn_band, turning[0], turning[1])
+def _tiles_loop(parts, of_weights, chunks, arguments):  # type: ignore[no-untyped-def]
     share_out(weights_part, parts, of_weights)
     share_out(_some_tiles, chunks, arguments)
 
 
 @kernel
-def _columns_loop(turning, count, arguments):  # type: ignore[no-untyped-def]
-    share_out(turn_band, turning[0], turning[1])
+def _columns_loop(count, arguments):  # type: ignore[no-untyped-def]
     share_out(_some_columns, count, arguments)
