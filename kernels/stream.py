@@ -4,7 +4,7 @@ A store to memory that is in no cache first reads the line that it falls into. W
 a whole line once and for all, nobody looks at what was read; and a result larger than the last
 cache will not be found there later either. A *streaming* store then writes the line to memory
 alone. It pays for Winograd's results, and for sums short enough to be written once (a first
-layer's); where `tile.strip` adds piece after piece to a result, only the last piece streams, and
+layer's); where `strip.strip` adds piece after piece to a result, only the last piece streams, and
 that neither helps nor harms.
 """
 
