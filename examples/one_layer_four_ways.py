@@ -16,6 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 import minifcn as mf
 from minifcn.kernels import workspace
+from minifcn.kernels.rooms import Rooms
 
 N, C, K, SIZE = 2, 64, 64, 56
 rng = np.random.default_rng(0)
@@ -64,7 +65,7 @@ def extra_bytes(run):
     tracemalloc sees NumPy's memory. The kernels take large arrays from memory that they keep, which
     it does not see: their bytes are counted as they come and go.
     """
-    plain, lend, held, rooms, most = workspace.empty, workspace.Rooms.arrays, 0, 0, 0
+    plain, lend, held, rooms, most = workspace.empty, Rooms.arrays, 0, 0, 0
 
     def count(change):
         nonlocal held, most
@@ -80,18 +81,18 @@ def extra_bytes(run):
 
     def lent(own):
         nonlocal rooms
-        rooms = own.size
+        rooms = own.seen + own.threads * own.apart
         count(0)
         return lend(own)
 
-    workspace.empty, workspace.Rooms.arrays = counted, lent
+    workspace.empty, Rooms.arrays = counted, lent
     tracemalloc.start()
     try:
         result = run()
         peak = tracemalloc.get_traced_memory()[1] + most
     finally:
         tracemalloc.stop()
-        workspace.empty, workspace.Rooms.arrays = plain, lend
+        workspace.empty, Rooms.arrays = plain, lend
     del result
     return peak - y_bytes
 
