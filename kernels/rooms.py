@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 from threading import local
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba as nb
 import numpy as np
@@ -31,14 +31,24 @@ GAP = 7 * LINE  # bytes from room to room: ends and beginnings seldom share a se
 MADE = 1 << 12  # plans whose rooms a calling thread remembers
 
 
-class Rooms:
-    """What a kernel's plan says once of the arrays that it needs: their dtypes and shapes.
+class Room(NamedTuple):
+    """One of them: an array that all threads see or, where it says if they are ``apart``, several.
 
-    A room is ``(dtype, shape)``, an array that all threads see; or ``(dtype, shape, apart)``, of
-    which `own` gives a thread an array of that shape: its own if ``apart``, else one for all of
-    them. `arrays` gives them, uninitialised and side by side; a call then costs no search for a
-    place. (More than `OWN` bytes are looked for as those of `workspace.empty` are.) Each begins
-    with a cache line: two threads that write to one line take it from each other every time.
+    Of those `own` gives a thread its own or, if they are not, one and the same for all.
+    """
+
+    kind: np.dtype
+    shape: tuple[int, ...]
+    apart: bool | None = None
+
+
+class Rooms:
+    """What a kernel's plan says once of the arrays that it needs.
+
+    Each is wanted as ``(dtype, shape)`` or, see `Room`, as ``(dtype, shape, apart)``. `arrays`
+    gives them, uninitialised and side by side; a call then costs no search for a place. (More than
+    `OWN` bytes are looked for as those of `workspace.empty` are.) Each begins with a cache line:
+    two threads that write to one line take it from each other every time.
 
     Attributes:
         seen: bytes that all threads see.
@@ -49,13 +59,13 @@ class Rooms:
 
     def __init__(self, threads: int, *wanted: tuple[Any, ...]) -> None:
         self.threads = threads
-        self.wanted = [(np.dtype(kind), shape, *apart) for kind, shape, *apart in wanted]
+        self.wanted = [Room(np.dtype(dtype), *how) for dtype, *how in wanted]
         self._starts: list[int] = []
         self.seen = self.apart = 0  # bytes
-        for kind, shape, *apart in self.wanted:
-            size = -(-prod(shape) * kind.itemsize // LINE) * LINE + GAP
-            self._starts.append(self.apart if apart == [True] else self.seen)
-            if apart == [True]:
+        for room in self.wanted:
+            size = -(-prod(room.shape) * room.kind.itemsize // LINE) * LINE + GAP
+            self._starts.append(self.apart if room.apart else self.seen)
+            if room.apart:
                 self.apart += size
             else:
                 self.seen += size
@@ -81,16 +91,15 @@ class Rooms:
 
     def _made(self, seen: np.ndarray, apart: np.ndarray) -> list[np.ndarray]:
         arrays = []
-        for (kind, shape, *whose), start in zip(self.wanted, self._starts):
-            if not whose:
-                arrays.append(np.ndarray(shape, kind, seen, start))
-                continue
-            memory, step = (apart, apart.shape[1]) if whose[0] else (seen, 0)
-            inner = np.empty(shape, kind).strides
-            # two at least: of one, NumPy would say that it lies without gaps, and that is another
-            # type for Numba, which would compile the kernel once more
-            every = max(2, self.threads), *shape
-            arrays.append(np.ndarray(every, kind, memory, start, (step, *inner)))
+        for room, start in zip(self.wanted, self._starts):
+            memory, step = (apart, apart.shape[1]) if room.apart else (seen, 0)
+            array = np.ndarray(room.shape, room.kind, memory, start)
+            if room.apart is not None:
+                # two at least: of one, NumPy would say that it lies without gaps, and that is
+                # another type for Numba, which would compile the kernel once more
+                shape, strides = (max(2, self.threads), *room.shape), (step, *array.strides)
+                array = np.ndarray(shape, room.kind, memory, start, strides)
+            arrays.append(array)
         return arrays
 
 
