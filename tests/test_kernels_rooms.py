@@ -23,7 +23,7 @@ def test_no_room_touches_another(some, count, monkeypatch):
     """Small ones lie in the calling thread's own memory, large ones where other arrays lie."""
     wanted = [(np.float32, shape, *whose) for shape in some for whose in ((), (True,), (False,))]
     ours = Rooms(count, *wanted, (np.int64, (9,)))
-    arrays, marked = ours.arrays(), 0
+    arrays = ours.arrays()
     assert [array.dtype for array in arrays] == [np.float32] * len(wanted) + [np.int64]
     parts = []  # what must not touch: an array that all see, or a thread's own
     for array, (_, shape, *whose) in zip(arrays, [*wanted, (np.int64, (9,))], strict=True):
@@ -32,9 +32,9 @@ def test_no_room_touches_another(some, count, monkeypatch):
             parts += list(array)
         else:
             parts.append(array[0] if whose else array)
-    for marked, part in enumerate(parts):
+    for number, part in enumerate(parts):
         assert part.ctypes.data % 64 == 0 and part.flags.c_contiguous
-        part.fill(marked)
+        part.fill(number)
     assert all((part == number).all() for number, part in enumerate(parts))
     for array, (_, _, *whose) in zip(arrays, wanted):
         if whose == [False]:
