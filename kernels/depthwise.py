@@ -63,9 +63,9 @@ class Plan(NamedTuple):
     """What `along_taps` decides by the shapes alone: once for each layer.
 
     Whether results are summed ``by_row`` of pixels or each by itself; the ``order`` in which taps
-    are read; ``rooms`` for the threads' rows of sums, their weights and bias, which repeat along a
-    row, and whether those are there; and ``settings`` that `_row_by_taps` or `_row_by_runs` is
-    given.
+    are read; ``rooms`` for the threads' rows of sums, and of results where they lie apart, their
+    weights and bias, which repeat along a row, and whether those are there; and ``settings`` that
+    `_row_by_taps` or `_row_by_runs` is given.
     """
 
     by_row: bool
@@ -82,7 +82,7 @@ def _plan(taps: Taps, width: int, c: int, dtype: Any, threads: int) -> Plan:
     longest = width * c if by_row else int(taps.run.max(initial=1)) * c
     rooms = Rooms(
         threads,
-        (dtype, (longest,), True),
+        (dtype, (2, longest), True),
         (dtype, (count, again * c), True),
         (dtype, (again * c,), True),
         (np.int64, (1,), True),
@@ -314,7 +314,7 @@ def _row_by_taps(  # type: ignore[no-untyped-def]
     period = weight.shape[1]
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     image, row = line // p, line % p
-    sums = own(rows)
+    sums, results = own(rows)[0], own(rows)[1]
     for f in range(len(phases)):
         top, left, _, width, first, last, _ = phases[f]
         if top != row % out_y:
@@ -335,8 +335,10 @@ def _row_by_taps(  # type: ignore[no-untyped-def]
                 tap = weight[t, :size]
                 for e in range(size):
                     total[e] += pixels[e] * tap[e]
-        for j in range(width):
-            copy(flat_y, ((image * p + row) * q + left + j * out_x) * c, sums, j * c, c)
+        if out_x > 1:  # phase by phase in a cache: y is written from one end to the other
+            for j in range(width):
+                copy(results, (left + j * out_x) * c, sums, j * c, c)
+    copy(flat_y, line * q * c, results if out_x > 1 else sums, 0, q * c)
 
 
 @kernel
@@ -355,7 +357,7 @@ def _row_by_runs(  # type: ignore[no-untyped-def]
     _, p, q, _ = y.shape
     flat_x, flat_y, flat_weight = x.reshape(-1), y.reshape(-1), weight.reshape(-1)
     image, row = line // p, line % p
-    sums = own(rows)
+    sums = own(rows)[0]
     for j in range(q):
         sums[:] = 0
         t = 0
