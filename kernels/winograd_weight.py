@@ -315,6 +315,24 @@ def _both_transformed(  # type: ignore[no-untyped-def]
 
 
 @serial
+def _met_next(  # type: ignore[no-untyped-def]
+    f, channel, column, wide, own_c, own_k, chunk, apart, between, patches_from
+):
+    """How far behind a block of frequency f's gradients lies what `strip` shall fetch meanwhile.
+
+    The first channels meet each block for the first time, so that is the block after it, or the
+    next frequency's first. Those after them find the blocks in the cache; so each `ROWS` of them
+    fetch as much as these hold of the next frequency's patches, which lie ``patches_from`` there.
+    """
+    if channel == 0:
+        return wide * chunk if column + wide < own_k else between - column * chunk
+    patches = ((channel // ROWS - 1) * own_k + column) * chunk
+    if patches >= own_c * chunk:
+        return 0
+    return patches_from + (f + 1) * apart + patches - (f * between + column * chunk)
+
+
+@serial
 def _weight_job(  # type: ignore[no-untyped-def]
     number, first_job, x, dy, by_tap, bias_sums, patches, gradients, sums, edges, bias, padding,
     dilation, groups, jobs, all_channels, all_filters, complete, chunk, zeros, lanes, code,
@@ -327,6 +345,7 @@ def _weight_job(  # type: ignore[no-untyped-def]
     patch, gradient = all_patches.reshape(-1), all_gradients.reshape(-1)
     total = all_sums.reshape(-1)
     apart, between, step = all_patches.shape[1], all_gradients.shape[1], all_sums.shape[1]
+    patches_from = (patch.ctypes.data - gradient.ctypes.data) // patch.itemsize
     job = jobs[first_job + number]
     part, group, i, j, begin, end = job[:6]
     first_t, last_t, first_f, last_f, first_c, last_c, first_e, last_e = job[6:]
@@ -357,10 +376,11 @@ def _weight_job(  # type: ignore[no-untyped-def]
                 before, at_before, before_row = total, to, own_k
                 if fresh:
                     before, at_before, before_row = zeros, 0, 0
-                # a share has all in its cache; else the next block, or the next frequency's first
-                after = 0
+                after = 0  # a share has all in its cache
                 if not complete:
-                    after = wide * chunk if column + wide < own_k else between - column * chunk
+                    after = _met_next(
+                        f, first_c, column, wide, own_c, own_k, chunk, apart, between, patches_from
+                    )
                 strip(
                     code, patch, f * apart + first_c, 1, own_c,
                     gradient, f * between + column * chunk, wide,
