@@ -314,7 +314,8 @@ def _row_by_taps(  # type: ignore[no-untyped-def]
     period = weight.shape[1]
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     image, row = line // p, line % p
-    sums, results = own(rows)[0], own(rows)[1]
+    both = own(rows)
+    sums, results = both[0], both[1]  # by number: taken apart, they might have gaps for Numba
     for f in range(len(phases)):
         top, left, _, width, first, last, _ = phases[f]
         if top != row % out_y:

@@ -322,7 +322,8 @@ def _met_next(  # type: ignore[no-untyped-def]
 
     The first channels meet each block for the first time, so that is the block after it, or the
     next frequency's first. Those after them find the blocks in the cache; so each `ROWS` of them
-    fetch as much as these hold of the next frequency's patches, which lie ``patches_from`` there.
+    fetch as much as these hold of the next frequency's patches; patches begin ``patches_from``
+    elements behind the gradients.
     """
     if channel == 0:
         return wide * chunk if column + wide < own_k else between - column * chunk
@@ -345,7 +346,8 @@ def _weight_job(  # type: ignore[no-untyped-def]
     patch, gradient = all_patches.reshape(-1), all_gradients.reshape(-1)
     total = all_sums.reshape(-1)
     apart, between, step = all_patches.shape[1], all_gradients.shape[1], all_sums.shape[1]
-    patches_from = (patch.ctypes.data - gradient.ctypes.data) // patch.itemsize
+    bytes_from = np.int64(patch.ctypes.data) - np.int64(gradient.ctypes.data)
+    patches_from = bytes_from // patch.itemsize  # elements
     job = jobs[first_job + number]
     part, group, i, j, begin, end = job[:6]
     first_t, last_t, first_f, last_f, first_c, last_c, first_e, last_e = job[6:]

@@ -195,3 +195,32 @@ def test_weights_that_may_not_be_written_serve(size):
     w.flags.writeable = False
     for found, right in zip(by_minifcn("winograd4", x, w, b, dy, padding=1), wanted, strict=True):
         np.testing.assert_array_equal(found, right)
+
+
+@pytest.mark.parametrize("c, k", [(128, 128), (256, 256), (192, 96), (136, 304), (64, 256)])
+def test_what_is_fetched_ahead_is_what_the_jobs_meet_next(c, k):
+    """Gradients behind the first block, the next frequency's first, then its patches: each once."""
+    chunk, lanes, f, rows = 32, 16, 1, winograd_weight.ROWS
+    # patches of a frequency, gradients; behind them room for what a narrow last block leaves over
+    apart, between = chunk * (c + 3 * lanes), chunk * (k + 3 * lanes)
+    memory = np.zeros(3 * apart + 3 * between, np.int64)  # patches first, and frequencies 0 to 2
+    firsts = []
+    for channel in range(0, c, rows):
+        column = 0
+        while column < k:
+            wide = min(k - column, 3 * lanes)
+            here = f * between + column * chunk
+            after = winograd_weight._met_next.py_func(
+                f, channel, column, wide, c, k, chunk, apart, between, -3 * apart
+            )
+            firsts.append(wide)
+            if after:
+                start = 3 * apart + here + after
+                memory[start : start + wide * chunk] += 1
+            column += wide
+    patches, gradients = memory[: 3 * apart].reshape(3, apart), memory[3 * apart :].reshape(3, -1)
+    reached = min(c, (-(-c // rows) - 1) * k)  # a job fetches as much as it multiplies by
+    assert (patches[2, : reached * chunk] == 1).all() and not patches[:2].any()
+    assert not gradients[1, : firsts[0] * chunk].any() and not gradients[0].any()
+    assert (gradients[1, firsts[0] * chunk : k * chunk] == 1).all()
+    assert gradients[2, 0] == 1
